@@ -1,0 +1,1 @@
+"""The API and the console: show, acknowledge, explain."""

@@ -1,0 +1,5 @@
+"""``python -m citynet``: the same as the command ``citynet``."""
+
+from citynet.cli import main
+
+main()

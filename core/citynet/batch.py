@@ -1,0 +1,139 @@
+"""Readings as columns. `Batch` is one envelope checked reading by reading; `SeriesBatch` is what the store and the engine see.
+
+`Reading` objects live at the edges; `Batch.from_envelope` is the way in and `SeriesBatch.rows` the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from citynet.formats import Reject
+from citynet.quality import BAD
+from citynet.wire import Envelope
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
+U8 = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
+
+PAST_US_MAX = 400 * 86_400 * 1_000_000  # a reading older than 400 days is dead-lettered
+FUTURE_US_MAX = 3_600 * 1_000_000  # one from more than an hour ahead as well
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The good readings of one envelope, in acceptance order, and the rejected ones with their sequence numbers.
+
+    Columns, one entry a reading: `index` int32 into `names`, `time_us` int64 (µs since 1970), `value` float64,
+    `quality` uint8, `seq` int64.
+    """
+
+    names: tuple[str, ...]
+    index: I32
+    time_us: I64
+    value: F64
+    quality: U8
+    seq: I64
+    rejects: list[tuple[int, Reject]]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @classmethod
+    def from_envelope(cls, envelope: Envelope, now_us: int) -> Batch:
+        """Columns of an envelope. A reading with an index or a time out of range becomes a reject; NaN and infinity are kept, marked bad."""
+        count = len(envelope)
+        index = np.frombuffer(envelope.index.data, envelope.index.fmt).astype(np.int64)
+        value = np.frombuffer(envelope.value.data, envelope.value.fmt).astype(np.float64)
+        offset = np.frombuffer(envelope.dt_us.data, envelope.dt_us.fmt)
+        if envelope.quality is None:
+            quality = np.zeros(count, np.uint8)
+        else:
+            quality = np.frombuffer(envelope.quality.data, np.uint8).copy()
+        time_us, plausible = _event_times(envelope.t0_us, offset, now_us)
+        seq = _sequence(envelope, count)
+        known = index < len(envelope.names)
+        quality[~np.isfinite(value)] |= BAD
+        keep = known & plausible
+        if keep.all():
+            return cls(envelope.names, index.astype(np.int32), time_us, value, quality, seq, [])
+        rejects = [
+            (int(seq[k]), _reject(envelope, int(k), bool(known[k]), int(index[k]), int(offset[k])))
+            for k in np.flatnonzero(~keep)
+        ]
+        picked = index[keep].astype(np.int32)
+        return cls(envelope.names, picked, time_us[keep], value[keep], quality[keep], seq[keep], rejects)
+
+
+def _event_times(t0_us: int, offset: NDArray[np.generic], now_us: int) -> tuple[I64, Bools]:
+    """t0 + dt, and which of them are plausible. Computed relative to now, so that nothing wraps around."""
+    low, high = now_us - PAST_US_MAX - t0_us, now_us + FUTURE_US_MAX - t0_us
+    limits = np.iinfo(offset.dtype)  # type: ignore[type-var]
+    plausible = np.ones(len(offset), np.bool_)
+    if low > limits.min:
+        plausible &= offset >= min(low, limits.max) if low <= limits.max else np.zeros(len(offset), np.bool_)
+    if high < limits.max:
+        plausible &= offset <= max(high, limits.min) if high >= limits.min else np.zeros(len(offset), np.bool_)
+    wide = np.where(plausible, offset, 0).astype(np.int64)
+    base = t0_us if -(1 << 62) < t0_us < (1 << 62) else 0  # an absurd t0 leaves nothing plausible
+    return wide + base, plausible
+
+
+def _sequence(envelope: Envelope, count: int) -> I64:
+    """Sequence number of every reading: notes take their places first, readings fill the rest in order."""
+    seq0 = envelope.header.seq0
+    if not envelope.notes:
+        return np.arange(seq0, seq0 + count, dtype=np.int64)
+    seq = np.empty(count, np.int64)
+    filled, offset = 0, 0
+    for position, note in envelope.notes:
+        run = position - offset
+        seq[filled : filled + run] = np.arange(seq0 + offset, seq0 + position)
+        filled, offset = filled + run, position + note.span
+    seq[filled:] = np.arange(seq0 + offset, seq0 + offset + count - filled)
+    return seq
+
+
+def _reject(envelope: Envelope, row: int, known: bool, index: int, offset: int) -> Reject:
+    if not known:
+        return Reject("index-out-of-range", f"i[{row}]", f"{index}, there are {len(envelope.names)} names")
+    name = envelope.names[index]
+    return Reject("implausible-time", f"dt[{row}]", f"{name}: {envelope.t0_us} + {offset} µs since 1970")
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesBatch:
+    """Readings by series id: grouped by series, inside a series in the order of acceptance.
+
+    Columns: `series` int32, `time_us` int64 (µs since 1970), `value` float64, `quality` uint8; all of one length.
+    """
+
+    series: I32
+    time_us: I64
+    value: F64
+    quality: U8
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    @classmethod
+    def group(cls, series: I32, time_us: I64, value: F64, quality: U8) -> SeriesBatch:
+        """Group columns that are in acceptance order by series; the order inside a series stays."""
+        order = np.argsort(series, kind="stable")
+        return cls(series[order], time_us[order], value[order], quality[order])
+
+    def starts(self) -> I64:
+        """Row where each series' run begins."""
+        if not len(self):
+            return np.empty(0, np.int64)
+        return np.flatnonzero(np.diff(self.series, prepend=self.series[0] - 1)).astype(np.int64)
+
+    def rows(self) -> Iterator[tuple[int, int, float, int]]:
+        """(series, time_us, value, quality), row by row; for tests and oracles."""
+        columns = (self.series, self.time_us, self.value, self.quality)
+        return zip(*(column.tolist() for column in columns), strict=True)

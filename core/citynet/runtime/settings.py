@@ -1,0 +1,190 @@
+"""Settings: one `citynet.toml` with a table per role; environment over file, flags over environment.
+
+Every model is frozen and refuses unknown keys. `load` reports all mistakes at once, each naming the file (or environment
+variable) and the field.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from citynet.errors import ConfigError
+
+DEFAULT_FILE = Path("citynet.toml")
+
+
+class Table(BaseSettings):
+    """Base of every settings table. Subclasses set `model_config = table_config("NAME")`."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags and environment are merged by `load`, file last: one order, visible in one place."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _file_values.get(settings_cls, {}))
+
+
+_file_values: dict[type[BaseSettings], dict[str, Any]] = {}
+
+
+def table_config(name: str) -> SettingsConfigDict:
+    """Configuration of the table `[name]`: environment variables ``CITYNET_NAME_FIELD``, nested by ``__``."""
+    return SettingsConfigDict(
+        env_prefix=f"CITYNET_{name.upper()}_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+
+class TlsSettings(BaseModel, extra="forbid", frozen=True):
+    """TLS towards a broker. Without a `ca_file` the system's certificates are used."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+class BrokerEndpoint(BaseModel, extra="forbid", frozen=True):
+    """Where a broker listens and how to log in; the password is read from a file, never from the settings."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(1883, ge=1, le=65535)
+    username: str | None = None
+    password_file: Path | None = None
+    tls: TlsSettings | None = None
+
+    def password(self) -> str | None:
+        """The password, without the file's trailing newline. ConfigError if the file cannot be read."""
+        if self.password_file is None:
+            return None
+        try:
+            return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise ConfigError([f"broker password_file {self.password_file}: {error.strerror}"]) from None
+
+
+class BrokerSettings(Table, BrokerEndpoint):
+    """The server's broker."""
+
+    model_config = table_config("broker")
+
+
+class DatabaseSettings(Table):
+    """The database that ingest writes and the api reads."""
+
+    model_config = table_config("database")
+
+    dsn: str = Field("postgresql://citynet@127.0.0.1:5432/citynet", description="libpq connection string")
+    password_file: Path | None = Field(None, description="file that holds the password, if the DSN has none")
+
+    def conninfo(self) -> dict[str, Any]:
+        """Keyword arguments for `psycopg.connect`."""
+        if self.password_file is None:
+            return {"conninfo": self.dsn}
+        try:
+            return {"conninfo": self.dsn, "password": self.password_file.read_text(encoding="utf-8").strip()}
+        except OSError as error:
+            raise ConfigError([f"database password_file {self.password_file}: {error.strerror}"]) from None
+
+
+class LogSettings(Table):
+    """Logging of every process."""
+
+    model_config = table_config("log")
+
+    level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    format: str = Field("auto", pattern="^(auto|console|json)$", description="auto: console on a terminal, JSON elsewhere")
+
+
+T = TypeVar("T", bound=Table)
+
+
+def known_tables() -> dict[str, str]:
+    """Every settings table of the installed roles: name to ``module:Model``."""
+    return {point.name: point.value for point in entry_points(group="citynet.settings")}
+
+
+def read_file(path: Path | None) -> dict[str, Any]:
+    """The settings file as a dict. Without `path`, ``citynet.toml`` here or an empty dict.
+
+    Raises:
+        ConfigError: a named file that is absent, or one that is not TOML, or one with a table nobody knows.
+    """
+    chosen = path or DEFAULT_FILE
+    try:
+        data = tomllib.loads(chosen.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if path is None:
+            return {}
+        raise ConfigError([f"{chosen}: no such file"]) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError([f"{chosen}: {error}"]) from None
+    known = known_tables()
+    unknown = [f"{chosen}: [{name}]: unknown table (known: {', '.join(sorted(known))})" for name in data if name not in known]
+    if unknown:
+        raise ConfigError(unknown)
+    return data
+
+
+def load(model: type[T], path: Path | None = None, flags: Mapping[str, Any] | None = None) -> T:
+    """Load one table.
+
+    Args:
+        model: the table's model.
+        path: the settings file; None means ``citynet.toml`` if it is there.
+        flags: values from the command line; None values count as not given.
+
+    Raises:
+        ConfigError: every mistake, one line each.
+    """
+    prefix = str(model.model_config.get("env_prefix"))
+    name = prefix.removeprefix("CITYNET_").removesuffix("_").lower()
+    table = read_file(path).get(name, {})
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    problems = _unknown_environment(model, prefix)
+    _file_values[model] = table
+    try:
+        settings = model(**given)
+    except ValidationError as error:
+        problems += [_explain(item, name, path, given, prefix) for item in error.errors()]
+        raise ConfigError(problems) from None
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _unknown_environment(model: type[Table], prefix: str) -> list[str]:
+    fields = {field.upper() for field in model.model_fields}
+    return [
+        f"environment {key}: unknown setting"
+        for key in os.environ
+        if key.startswith(prefix) and key.removeprefix(prefix).partition("__")[0].upper() not in fields
+    ]
+
+
+def _explain(item: Any, name: str, path: Path | None, given: Mapping[str, Any], prefix: str) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    field = str(item["loc"][0]) if item["loc"] else ""
+    if field in given:
+        origin = f"--{field.replace('_', '-')}"
+    elif any(key.startswith(prefix + field.upper()) for key in os.environ):
+        origin = f"environment {prefix}{where.upper().replace('.', '__')}"
+    else:
+        origin = f"{path or DEFAULT_FILE}: {name}.{where}"
+    value = f" (got {str(item.get('input'))[:60]!r})" if item["type"] not in ("missing", "extra_forbidden") else ""
+    return f"{origin}: {item['msg']}{value}"

@@ -1,0 +1,1 @@
+"""The simulated city: seeded, misbehaving on purpose, and writing down the truth."""

@@ -1,0 +1,1 @@
+"""The tests: unit, property, replay, integration, faults, e2e."""

@@ -1,0 +1,1 @@
+"""The whole way, from sensor to screen."""

@@ -1,0 +1,1 @@
+"""Kills, cuts, poison and mutants: the guarantee under fire."""
