@@ -1,0 +1,95 @@
+"""Child processes that never outlive their parent, and that are ended by their own id only."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import IO
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+_UNPRIVILEGED = "nobody"
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that is free now."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def unprivileged_user() -> pwd.struct_passwd | None:
+    """The user to run a database server as when we are root, else None (as ourselves)."""
+    return pwd.getpwnam(_UNPRIVILEGED) if os.geteuid() == 0 else None
+
+
+def spawn(
+    command: Sequence[str],
+    output: IO[bytes] | int,
+    *,
+    user: pwd.struct_passwd | None = None,
+    environment: Mapping[str, str] | None = None,
+    death_signal: signal.Signals = signal.SIGTERM,
+) -> subprocess.Popen[bytes]:
+    """Start a process that gets `death_signal` when this thread dies, in a session of its own (Ctrl-C reaches only us)."""
+    ids: dict[str, object] = {}
+    if user is not None:
+        ids = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # noqa: S603
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_die_with_parent(death_signal, os.getpid()),  # noqa: PLW1509  (two syscalls, no locks)
+        env=dict(environment) if environment is not None else None,
+        cwd="/",
+        **ids,
+    )
+
+
+def _die_with_parent(death_signal: signal.Signals, parent: int) -> Callable[[], None]:
+    def arrange() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+
+    return arrange
+
+
+def stop(process: subprocess.Popen[bytes], first: signal.Signals = signal.SIGTERM, grace_s: float = 4.0) -> int:
+    """Ask a process to stop, then insist. Returns its exit status."""
+    if process.poll() is None:
+        process.send_signal(first)
+        try:
+            return process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
+
+
+def reachable_by(path: Path, user: pwd.struct_passwd) -> bool:
+    """Whether every folder above `path` can be traversed by `user` (by the permission bits of "others" and the owner)."""
+    return all(
+        (folder.stat().st_mode & 0o001) or (folder.stat().st_uid == user.pw_uid) for folder in path.resolve().parents
+    )
+
+
+def program(name: str) -> str | None:
+    """Full path of a program, looked for in PATH and the system's sbin folders."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on this loopback port."""
+    with closing(socket.socket()) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
