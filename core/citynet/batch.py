@@ -1,4 +1,4 @@
-"""Readings as columns. `Batch` is one envelope checked reading by reading; `SeriesBatch` is what the store and the engine see.
+"""Readings as columns: `Batch` is one envelope, checked reading by reading; `SeriesBatch` is what store and engine see.
 
 `Reading` objects live at the edges; `Batch.from_envelope` is the way in and `SeriesBatch.rows` the way out.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +45,24 @@ class Batch:
     def __len__(self) -> int:
         return len(self.index)
 
+    def picked(self, keep: Bools, rejects: list[tuple[int, Reject]]) -> Batch:
+        """The readings where `keep` is true, with these rejects."""
+        return Batch(
+            self.names,
+            self.index[keep],
+            self.time_us[keep],
+            self.value[keep],
+            self.quality[keep],
+            self.seq[keep],
+            rejects,
+        )
+
     @classmethod
     def from_envelope(cls, envelope: Envelope, now_us: int) -> Batch:
-        """Columns of an envelope. A reading with an index or a time out of range becomes a reject; NaN and infinity are kept, marked bad."""
+        """Columns of an envelope received at `now_us` (µs since 1970).
+
+        A reading with an index or a time out of range becomes a reject; NaN and infinity are kept, marked bad.
+        """
         count = len(envelope)
         index = np.frombuffer(envelope.index.data, envelope.index.fmt).astype(np.int64)
         value = np.frombuffer(envelope.value.data, envelope.value.fmt).astype(np.float64)
@@ -70,10 +86,10 @@ class Batch:
         return cls(envelope.names, picked, time_us[keep], value[keep], quality[keep], seq[keep], rejects)
 
 
-def _event_times(t0_us: int, offset: NDArray[np.generic], now_us: int) -> tuple[I64, Bools]:
+def _event_times(t0_us: int, offset: NDArray[np.integer[Any]], now_us: int) -> tuple[I64, Bools]:
     """t0 + dt, and which of them are plausible. Computed relative to now, so that nothing wraps around."""
     low, high = now_us - PAST_US_MAX - t0_us, now_us + FUTURE_US_MAX - t0_us
-    limits = np.iinfo(offset.dtype)  # type: ignore[type-var]
+    limits = np.iinfo(offset.dtype)
     plausible = np.ones(len(offset), np.bool_)
     if low > limits.min:
         plausible &= offset >= min(low, limits.max) if low <= limits.max else np.zeros(len(offset), np.bool_)
@@ -120,6 +136,10 @@ class SeriesBatch:
 
     def __len__(self) -> int:
         return len(self.series)
+
+    @classmethod
+    def empty(cls) -> SeriesBatch:
+        return cls(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float64), np.empty(0, np.uint8))
 
     @classmethod
     def group(cls, series: I32, time_us: I64, value: F64, quality: U8) -> SeriesBatch:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+import sys
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Annotated, Any
 
-import click
 import typer
+from typer.core import TyperGroup
 
 GROUP = "citynet.commands"
 _EXTRA = {"gateway": "gateway", "sim": "sim", "demo": "all", "test": "test"}
@@ -25,37 +26,60 @@ _ABOUT = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(TyperGroup):
     """Lists the installed commands without importing them."""
 
-    def _points(self) -> dict[str, EntryPoint]:
+    @staticmethod
+    def _points() -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=GROUP)}
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self._points())
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         point = self._points().get(cmd_name)
         if point is None:
             return None
         try:
-            app: Any = point.load()
+            role: typer.Typer = point.load()
         except ModuleNotFoundError as error:
             if error.name and error.name.startswith("citynet"):
                 raise
             extra = _EXTRA.get(cmd_name, "server")
-            raise click.ClickException(f"{cmd_name} needs {error.name}: pip install 'citynet[{extra}]'") from None
-        return typer.main.get_command(app)
+            print(f"error: {cmd_name} needs {error.name}: pip install 'citynet[{extra}]'", file=sys.stderr)
+            raise typer.Exit(1) from None
+        command = typer.main.get_command(role)
+        command.name = cmd_name
+        return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, _ABOUT.get(name, "")) for name in self.list_commands(ctx)])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="citynet")
-def main() -> None:
+app = typer.Typer(
+    cls=LazyGroup, no_args_is_help=True, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"citynet {version('citynet')}")
+        raise typer.Exit
+
+
+@app.callback()
+def umbrella(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
     """citynet: a city's lifelines, from the sensor to the operator."""
+
+
+def main() -> None:
+    """Entry point of the command ``citynet``."""
+    app()
 
 
 if __name__ == "__main__":

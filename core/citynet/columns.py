@@ -24,7 +24,18 @@ TAG_OF_FORMAT = {fmt: tag for tag, fmt in FORMAT_OF_TAG.items()}
 UNSIGNED = frozenset({"u1", "u2", "u4"})
 INTEGERS = frozenset({"u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"})
 FLOATS = frozenset({"f4", "f8"})
-_ARRAY_CODES = {"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "f4": "f", "f8": "d"}
+_ARRAY_CODES = {
+    "u1": "B",
+    "u2": "H",
+    "u4": "I",
+    "u8": "Q",
+    "i1": "b",
+    "i2": "h",
+    "i4": "i",
+    "i8": "q",
+    "f4": "f",
+    "f8": "d",
+}
 _NATIVE = "<" if sys.byteorder == "little" else ">"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -10,19 +10,22 @@ from citynet.errors import DecodeError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+Stream = Literal["telemetry", "alarm"]
+Epoch = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+Seq = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 AckCause = Literal["commit", "duplicate", "gap", "hello"]
 
 
 class Ack(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
-    """Server to gateway: everything up to `seq` of this epoch and stream is committed (or in dead letter).
+    """Server to gateway: all up to `seq` of this epoch and stream is committed (or in dead letter).
 
     `why` tells an ordinary acknowledgement from the answer to a gap or a hello; only the latter two may make a gateway
     go back. `ref` repeats the hello's `ref`. `credit` is how many further batches the server is ready to take.
     """
 
-    ep: int
-    st: str
-    seq: int
+    ep: Epoch
+    st: Stream
+    seq: Seq
     credit: int
     why: AckCause = "commit"
     ref: str = ""
@@ -31,26 +34,26 @@ class Ack(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
 class Held(msgspec.Struct, frozen=True):
     """What a spool holds of one stream and epoch: records `first`..`last`; `first` > `last` when all is acknowledged."""
 
-    ep: int
-    st: str
-    first: int
-    last: int
+    ep: Epoch
+    st: Stream
+    first: Seq
+    last: Seq
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """Gateway to server at every connect: what the spool holds. The server answers one `Ack` an entry, `ref` repeated."""
+    """Gateway to server at every connect: what the spool holds. Answered by one `Ack` an entry, `ref` repeated."""
 
     ref: str
-    held: list[Held]
+    held: Annotated[list[Held], msgspec.Meta(max_length=1024)]
 
 
 class Claim(msgspec.Struct, frozen=True):
     """Highest accepted sequence number of a stream and epoch, and the lowest one still in the spool (0: none)."""
 
-    ep: int
-    st: str
-    accepted: int
-    acked: int
+    ep: Epoch
+    st: Stream
+    accepted: Seq
+    acked: Seq
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -68,7 +71,7 @@ class Status(msgspec.Struct, frozen=True):
     spool_bytes: int = 0
     spool_bytes_max: int = 0
     rejected: int = 0
-    claims: list[Claim] = []  # noqa: RUF012  (msgspec copies mutable defaults)
+    claims: Annotated[list[Claim], msgspec.Meta(max_length=1024)] = []
 
 
 def encode(message: msgspec.Struct) -> bytes:

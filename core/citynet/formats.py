@@ -69,7 +69,7 @@ def is_known(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() in _DECODERS
 
 
-# --- ThingsBoard -----------------------------------------------------------------------------------------------------
+# --- ThingsBoard ---
 
 
 _any = msgspec.json.Decoder()
@@ -108,7 +108,7 @@ def _thingsboard_time(item: dict[str, object], where: str) -> int:
     return stamp * 1000
 
 
-# --- SenML -----------------------------------------------------------------------------------------------------------
+# --- SenML ---
 
 
 def _senml(payload: bytes, device: str, accept_us: int) -> Decoded:
@@ -159,10 +159,8 @@ def _senml_value(
 ) -> None:
     metric = _metric(base.name + _string(record, "n", "", where), device)
     moment = base.time_s + _number(record, "t", 0.0, where)
-    if abs(moment) < SENML_RELATIVE_BELOW_S:
-        time_us = accept_us + round(moment * 1_000_000)
-    else:
-        time_us = round(moment * 1_000_000)
+    is_relative = abs(moment) < SENML_RELATIVE_BELOW_S
+    time_us = round(moment * 1_000_000) + (accept_us if is_relative else 0)
     if "vb" in record or "v" in record:
         value: object = record.get("vb", record.get("v"))
         if isinstance(value, int | float) and not isinstance(value, bool):

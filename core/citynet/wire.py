@@ -14,7 +14,17 @@ from itertools import pairwise
 import cbor2
 import msgspec
 
-from citynet.columns import FLOATS, INTEGERS, UNSIGNED, Column, from_wire, pack_index, pack_offsets, pack_values
+from citynet.columns import (
+    FLOATS,
+    INTEGERS,
+    UNSIGNED,
+    Column,
+    from_wire,
+    pack_index,
+    pack_offsets,
+    pack_values,
+)
+from citynet.control import Stream
 from citynet.errors import DecodeError
 from citynet.ids import check_id, is_id
 from citynet.notes import ClockNote, EventNote, LossNote, Note, RawNote
@@ -23,9 +33,9 @@ from citynet.reading import Reading
 CBOR = "application/vnd.citynet.batch+cbor"
 JSON = "application/vnd.citynet.batch+json"
 VERSION = 1
-TELEMETRY = "telemetry"
-ALARM = "alarm"
-STREAMS = (TELEMETRY, ALARM)
+TELEMETRY: Stream = "telemetry"
+ALARM: Stream = "alarm"
+STREAMS: tuple[Stream, ...] = (TELEMETRY, ALARM)
 READINGS_MAX = 65_535
 NOTES_MAX = 4_096
 BYTES_MAX = 1 << 20
@@ -42,7 +52,7 @@ class Header:
     """
 
     gateway: str
-    stream: str
+    stream: Stream
     epoch: int
     seq0: int
     count: int
@@ -149,9 +159,7 @@ def _load(payload: bytes, content_type: str) -> dict[str, object]:
     try:
         body: object
         if content_type == CBOR:
-            body = cbor2.loads(
-                payload, max_depth=_DEPTH_MAX, allow_duplicate_keys=False, strict_hashable_types=True
-            )
+            body = cbor2.loads(payload, max_depth=_DEPTH_MAX, allow_duplicate_keys=False, strict_hashable_types=True)
         else:
             body = msgspec.json.decode(payload)
     except (cbor2.CBORDecodeError, ValueError, RecursionError, OverflowError) as error:
@@ -171,14 +179,20 @@ def _integer(body: dict[str, object], key: str, low: int, high: int) -> int:
     return value
 
 
+def _stream(value: object) -> Stream:
+    if value == "telemetry":
+        return "telemetry"
+    if value == "alarm":
+        return "alarm"
+    raise DecodeError("unknown-stream", "st", repr(value)[:80])
+
+
 def _header(body: dict[str, object]) -> Header:
     _integer(body, "v", VERSION, VERSION)
-    stream = body.get("st")
-    if stream not in STREAMS:
-        raise DecodeError("unknown-stream", "st", repr(stream)[:80])
+    stream = _stream(body.get("st"))
     header = Header(
         gateway=check_id(body.get("gw"), "gw"),
-        stream=str(stream),
+        stream=stream,
         epoch=_integer(body, "ep", 1, SEQ_MAX),
         seq0=_integer(body, "s0", 1, SEQ_MAX),
         count=_integer(body, "n", 1, SEQ_MAX),
@@ -238,11 +252,25 @@ def _notes(notes: object, header: Header) -> tuple[tuple[int, Note], ...]:
 
 def _note_out(position: int, note: Note, content_type: str) -> dict[str, object]:
     if isinstance(note, LossNote):
-        return {"k": position, "kind": "loss", "from": note.first, "to": note.last, "reason": note.reason, "count": note.span}
+        return {
+            "k": position,
+            "kind": "loss",
+            "from": note.first,
+            "to": note.last,
+            "reason": note.reason,
+            "count": note.span,
+        }
     if isinstance(note, ClockNote):
         return {"k": position, "kind": "clock", "boot": note.boot, "offset_us": note.offset_us}
     if isinstance(note, EventNote):
-        return {"k": position, "kind": "event", "device": note.device, "code": note.code, "text": note.text, "t": note.time_us}
+        return {
+            "k": position,
+            "kind": "event",
+            "device": note.device,
+            "code": note.code,
+            "text": note.text,
+            "t": note.time_us,
+        }
     body = note.payload.hex() if content_type == JSON else note.payload
     return {"k": position, "kind": "raw", "topic": note.topic, "bytes": body, "reason": note.reason}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from citynet_ingest.store import migrate as migrations
 from citynet_ingest.store.migrate import Migration, MigrationError, check, load, migrate, status
 
@@ -52,7 +53,10 @@ def test_gap_in_numbers_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_database_enforces_conservation(dsn: str) -> None:
-    with psycopg.connect(dsn) as connection, pytest.raises(psycopg.errors.CheckViolation, match="conservation"):
+    with (
+        psycopg.connect(dsn) as connection,
+        pytest.raises(psycopg.errors.CheckViolation, match="conservation"),
+    ):
         connection.execute(
             "INSERT INTO stream_cursor (gateway, stream, epoch, seq, stored) VALUES ('gw', 'telemetry', 1, 10, 9)"
         )

@@ -34,7 +34,11 @@ class Table(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags and environment are merged by `load`, file last: one order, visible in one place."""
-        return init_settings, env_settings, InitSettingsSource(settings_cls, _file_values.get(settings_cls, {}))
+        return (
+            init_settings,
+            env_settings,
+            InitSettingsSource(settings_cls, _file_values.get(settings_cls, {})),
+        )
 
 
 _file_values: dict[type[BaseSettings], dict[str, Any]] = {}
@@ -78,10 +82,22 @@ class BrokerEndpoint(BaseModel, extra="forbid", frozen=True):
             raise ConfigError([f"broker password_file {self.password_file}: {error.strerror}"]) from None
 
 
-class BrokerSettings(Table, BrokerEndpoint):
+class BrokerSettings(Table):
     """The server's broker."""
 
     model_config = table_config("broker")
+
+    host: str = "127.0.0.1"
+    port: int = Field(1883, ge=1, le=65535)
+    username: str | None = None
+    password_file: Path | None = None
+    tls: TlsSettings | None = None
+
+    def endpoint(self) -> BrokerEndpoint:
+        """The same as a value of its own."""
+        return BrokerEndpoint(
+            host=self.host, port=self.port, username=self.username, password_file=self.password_file, tls=self.tls
+        )
 
 
 class DatabaseSettings(Table):
@@ -108,7 +124,9 @@ class LogSettings(Table):
     model_config = table_config("log")
 
     level: str = Field("info", pattern="^(debug|info|warning|error)$")
-    format: str = Field("auto", pattern="^(auto|console|json)$", description="auto: console on a terminal, JSON elsewhere")
+    format: str = Field(
+        "auto", pattern="^(auto|console|json)$", description="auto: console on a terminal, JSON elsewhere"
+    )
 
 
 T = TypeVar("T", bound=Table)
@@ -135,7 +153,9 @@ def read_file(path: Path | None) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError([f"{chosen}: {error}"]) from None
     known = known_tables()
-    unknown = [f"{chosen}: [{name}]: unknown table (known: {', '.join(sorted(known))})" for name in data if name not in known]
+    unknown = [
+        f"{chosen}: [{name}]: unknown table (known: {', '.join(sorted(known))})" for name in data if name not in known
+    ]
     if unknown:
         raise ConfigError(unknown)
     return data

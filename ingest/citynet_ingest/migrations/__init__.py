@@ -1,1 +1,1 @@
-"""The schema: numbered plain-SQL migrations, forward only. A `.plain` or `.timescale` variant is chosen by what the server can do."""
+"""The schema: numbered plain-SQL migrations, forward only; a `.plain` or `.timescale` variant fits the server."""

@@ -74,7 +74,9 @@ def check(applied: Sequence[tuple[int, str, str]], known: Sequence[Migration]) -
         if migration is None:
             raise MigrationError(f"the database has migration {name}, which this version does not know: it is newer")
         if migration.sha256 != sha256:
-            raise MigrationError(f"migration {name} was changed after it was applied (checksum {sha256[:12]}… in the database)")
+            raise MigrationError(
+                f"migration {name} was changed after it was applied (checksum {sha256[:12]}… in the database)"
+            )
     done = {number for number, _, _ in applied}
     return [migration for migration in known if migration.number not in done]
 
@@ -111,7 +113,13 @@ def status(dsn: str, **connect: object) -> tuple[Server, list[tuple[int, str, st
         present = connection.execute("SELECT to_regclass('migration') IS NOT NULL").fetchone()
         rows: list[tuple[object, ...]] = []
         if present and present[0]:
-            rows = connection.execute("SELECT number, name, sha256, applied_at::text FROM migration ORDER BY number").fetchall()
+            rows = connection.execute(
+                "SELECT number, name, sha256, applied_at::text FROM migration ORDER BY number"
+            ).fetchall()
         applied = [(int(str(n)), str(name), str(sha)) for n, name, sha, _ in rows]
         pending = check(applied, load(server.variant))
-        return server, [(int(str(n)), str(name), str(at)) for n, name, _, at in rows], [m.name for m in pending]
+        return (
+            server,
+            [(int(str(n)), str(name), str(at)) for n, name, _, at in rows],
+            [m.name for m in pending],
+        )

@@ -40,7 +40,9 @@ def probe(connection: psycopg.Connection[tuple[object, ...]]) -> Server:
         if _show(connection, setting) == "off":
             raise ServerError(f"the database runs with {setting} = off; citynet's guarantee needs it on")
     preloaded = "timescaledb" in _show(connection, "shared_preload_libraries")
-    row = connection.execute("SELECT default_version FROM pg_available_extensions WHERE name = 'timescaledb'").fetchone()
+    row = connection.execute(
+        "SELECT default_version FROM pg_available_extensions WHERE name = 'timescaledb'"
+    ).fetchone()
     if row is None or not preloaded:
         return Server(version, None)
     connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")

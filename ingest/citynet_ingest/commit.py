@@ -1,0 +1,115 @@
+"""A commit: everything that becomes durable together, and what may be answered once it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from citynet.batch import SeriesBatch
+from citynet.control import Ack
+from citynet_rules.engine import Transition
+
+
+@dataclass(slots=True)
+class CursorStep:
+    """How far the cursor of a gateway's stream and epoch moves, and as what its records were booked."""
+
+    gateway: str
+    stream: str
+    epoch: int
+    before: int
+    seq: int
+    stored: int = 0
+    dead_lettered: int = 0
+    lost: int = 0
+    noted: int = 0
+    claimed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    topic: str
+    source: str | None
+    stream: str | None
+    epoch: int | None
+    seq: int | None
+    records: int
+    reason: str
+    place: str
+    detail: str
+    content_type: str
+    payload: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    gateway: str
+    stream: str
+    epoch: int
+    first: int
+    last: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRow:
+    gateway: str
+    stream: str
+    epoch: int
+    seq: int
+    kind: str
+    body: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayStatus:
+    gateway: str
+    online: bool
+    body: str
+    at_us: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """Records without sequence numbers, booked per worker."""
+
+    stored: int = 0
+    dead_lettered: int = 0
+    duplicates: int = 0
+
+
+@dataclass(slots=True)
+class Commit:
+    """One database transaction."""
+
+    number: int
+    rows: SeriesBatch
+    steps: list[CursorStep] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    notes: list[NoteRow] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)  # gateways that sent a batch
+    statuses: list[GatewayStatus] = field(default_factory=list)
+    claims: list[tuple[str, str, int, int]] = field(default_factory=list)  # gateway, stream, epoch, accepted
+    transitions: Sequence[Transition] = ()
+    digests: list[bytes] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    snapshot: bytes | None = None
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write (only answers to give)."""
+        return not (
+            len(self.rows) or self.steps or self.dead or self.statuses or self.transitions or self.digests
+            or self.tally != Tally() or self.snapshot
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Answers:
+    """What is said once the commit is durable: PUBACKs in order of receipt, then acknowledgements to gateways."""
+
+    generation: int = 0
+    packet_ids: list[int] = field(default_factory=list)
+    bytes_done: int = 0
+    acks: dict[tuple[str, str, int, str], Ack] = field(default_factory=dict)

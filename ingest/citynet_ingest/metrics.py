@@ -1,0 +1,21 @@
+"""Metrics of the ingest tier."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from citynet.runtime.metrics import REGISTRY
+
+_BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+MESSAGES = Counter("citynet_ingest_messages", "Messages received from the broker.", registry=REGISTRY)
+READINGS = Counter("citynet_ingest_records", "Records in committed parcels (duplicates included).", registry=REGISTRY)
+COMMITS = Counter("citynet_ingest_commits", "Commits made.", registry=REGISTRY)
+COMMIT_S = Histogram(
+    "citynet_ingest_commit_seconds",
+    "Plan, rules and transaction of a commit.",
+    buckets=_BUCKETS_S,
+    registry=REGISTRY,
+)
+DATABASE_UP = Gauge("citynet_ingest_database_up", "1 while the database answers.", registry=REGISTRY)
+INFLIGHT_BYTES = Gauge("citynet_ingest_inflight_bytes", "Bytes received and not yet acknowledged.", registry=REGISTRY)

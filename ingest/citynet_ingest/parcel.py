@@ -1,0 +1,101 @@
+"""Parcels: what a message from the broker is once it is understood, on its way to a commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from citynet.batch import Batch
+from citynet.control import Hello, Status
+from citynet.formats import Reject
+from citynet.notes import LossNote, Note
+from citynet.reading import Reading
+from citynet.wire import Header
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a parcel came from: enough to acknowledge it, to recognise it again, and to keep it as dead letter."""
+
+    topic: str
+    packet_id: int
+    generation: int
+    duplicate: bool
+    received_us: int
+    content_type: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BatchParcel:
+    """A batch of a gateway: sequence numbers `header.seq0` .. `header.last`, every one accounted for."""
+
+    origin: Origin
+    header: Header
+    batch: Batch
+    notes: tuple[tuple[int, Note], ...] = ()  # (sequence number, note)
+
+    def after(self, seq: int) -> BatchParcel:
+        """The part above sequence number `seq` (an overlap with what is stored already is cut away)."""
+        if seq < self.header.seq0:
+            return self
+        header = replace(self.header, seq0=seq + 1, count=self.header.last - seq)
+        rejects = [(at, reject) for at, reject in self.batch.rejects if at > seq]
+        return BatchParcel(
+            self.origin, header, self.batch.picked(self.batch.seq > seq, rejects), self._notes_after(seq)
+        )
+
+    def _notes_after(self, seq: int) -> tuple[tuple[int, Note], ...]:
+        """Notes above `seq`; a loss that reaches across it is cut there."""
+        kept: list[tuple[int, Note]] = []
+        for at, note in self.notes:
+            if at > seq:
+                kept.append((at, note))
+            elif isinstance(note, LossNote) and note.last > seq:
+                kept.append((seq + 1, replace(note, first=seq + 1)))
+        return tuple(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class DirectParcel:
+    """A message of a device without a gateway; `digest` recognises a redelivery."""
+
+    origin: Origin
+    device: str
+    readings: list[Reading]
+    rejects: list[Reject]
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PoisonParcel:
+    """A message that cannot be understood. With a header its records have numbers, so it is accounted for and acknowledged."""
+
+    origin: Origin
+    reason: str
+    where: str
+    detail: str
+    header: Header | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HelloParcel:
+    origin: Origin
+    gateway: str
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class StatusParcel:
+    origin: Origin
+    gateway: str
+    status: Status
+
+
+Parcel = BatchParcel | DirectParcel | PoisonParcel | HelloParcel | StatusParcel
+
+
+def size_of(parcel: Parcel) -> int:
+    """Readings in a parcel (at least 1), for cutting commits."""
+    if isinstance(parcel, BatchParcel):
+        return max(1, len(parcel.batch))
+    return max(1, len(parcel.readings)) if isinstance(parcel, DirectParcel) else 1

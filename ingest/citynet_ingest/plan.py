@@ -1,0 +1,317 @@
+"""From parcels to a commit: which records are new, which were stored before, which must be sent again.
+
+Pure apart from the state it is given (cursors, receipts, watermarks, rules engine), which it moves on. If the commit turns
+out to be impossible that state is thrown away and rebuilt from the database: one place to reason about a crash.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import numpy as np
+
+from citynet.batch import F64, I32, I64, U8, SeriesBatch
+from citynet.control import Ack, AckCause
+from citynet.formats import Reject
+from citynet.notes import ClockNote, EventNote, LossNote, RawNote
+from citynet.wire import TELEMETRY, Header
+from citynet_ingest.commit import Answers, Commit, CursorStep, DeadLetter, GatewayStatus, Loss, NoteRow
+from citynet_ingest.intake import DIGEST_BYTES
+from citynet_ingest.parcel import (
+    BatchParcel,
+    DirectParcel,
+    HelloParcel,
+    Origin,
+    Parcel,
+    PoisonParcel,
+    StatusParcel,
+)
+from citynet_ingest.watermarks import Watermarks
+from citynet_rules.engine import Engine
+
+CursorKey = tuple[str, str, int]
+Columns = tuple[I32, I64, F64, U8]
+
+
+class Receipts:
+    """Digests of the last committed direct messages: more than can be in flight, so a redelivery is always among them."""
+
+    def __init__(self, keep: int) -> None:
+        self._order: deque[bytes] = deque()
+        self._known: set[bytes] = set()
+        self._keep = keep
+
+    def load(self, blocks: Iterable[bytes]) -> None:
+        self._order.clear()
+        self._known.clear()
+        for block in blocks:
+            for start in range(0, len(block), DIGEST_BYTES):
+                self.add(block[start : start + DIGEST_BYTES])
+
+    def add(self, digest: bytes) -> None:
+        self._order.append(digest)
+        self._known.add(digest)
+        if len(self._order) > self._keep:
+            self._known.discard(self._order.popleft())
+
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._known
+
+
+@dataclass(slots=True)
+class State:
+    """What a worker knows between commits; all of it can be read back from the database."""
+
+    engine: Engine
+    receipts: Receipts
+    watermarks: Watermarks
+    cursors: dict[CursorKey, int] = field(default_factory=dict)
+
+
+def cursor_keys(parcels: Iterable[Parcel]) -> set[CursorKey]:
+    """The cursors that planning these parcels needs."""
+    keys: set[CursorKey] = set()
+    for parcel in parcels:
+        if isinstance(parcel, BatchParcel | PoisonParcel) and parcel.header is not None:
+            keys.add(_key(parcel.header))
+        elif isinstance(parcel, HelloParcel):
+            keys.update((parcel.gateway, held.st, held.ep) for held in parcel.hello.held)
+        elif isinstance(parcel, StatusParcel):
+            keys.update((parcel.gateway, claim.st, claim.ep) for claim in parcel.status.claims)
+    return keys
+
+
+def names_of(parcels: Iterable[Parcel]) -> Iterable[tuple[str, str]]:
+    """(series name, source) of everything that the parcels mention."""
+    for parcel in parcels:
+        if isinstance(parcel, BatchParcel):
+            yield from ((name, parcel.header.gateway) for name in parcel.batch.names)
+        elif isinstance(parcel, DirectParcel):
+            yield from ((reading.name, parcel.device) for reading in parcel.readings)
+
+
+def _key(header: Header) -> CursorKey:
+    return header.gateway, header.stream, header.epoch
+
+
+class Planner:
+    """Plans one commit. Used once."""
+
+    def __init__(self, state: State, ids: dict[str, int], number: int, credit: int) -> None:
+        self._state = state
+        self._ids = ids
+        self._credit = credit
+        self._commit = Commit(number, SeriesBatch.empty())
+        self._answers = Answers()
+        self._steps: dict[CursorKey, CursorStep] = {}
+        self._columns: list[Columns] = []
+        self._direct: list[tuple[int, int, float, int]] = []
+        self._heard: set[str] = set()
+
+    def plan(self, parcels: Sequence[Parcel]) -> tuple[Commit, Answers]:
+        """Commit and answers for these parcels, taken in order."""
+        for parcel in parcels:
+            self._take(parcel)
+            origin = parcel.origin
+            self._answers.generation = origin.generation
+            self._answers.bytes_done += len(origin.payload) if origin.packet_id else 0
+            if origin.packet_id:
+                self._answers.packet_ids.append(origin.packet_id)
+        self._flush_direct()
+        commit = self._commit
+        commit.steps = list(self._steps.values())
+        commit.heard = sorted(self._heard)
+        grouped = _joined(self._columns)
+        fed = self._state.engine.feed(grouped)
+        commit.rows = _for_storage(SeriesBatch(grouped.series, grouped.time_us, grouped.value, fed.quality))
+        commit.transitions = [*fed.transitions, *self._state.engine.advance(self._state.watermarks.take())]
+        return commit, self._answers
+
+    def _take(self, parcel: Parcel) -> None:
+        if isinstance(parcel, BatchParcel):
+            self._batch(parcel)
+        elif isinstance(parcel, DirectParcel):
+            self._direct_message(parcel)
+        elif isinstance(parcel, PoisonParcel):
+            self._poison(parcel)
+        elif isinstance(parcel, HelloParcel):
+            self._hello(parcel)
+        else:
+            self._status(parcel)
+
+    # --- class A: batches with sequence numbers ---
+
+    def _fresh(self, header: Header) -> CursorStep | None:
+        """The step to book new records of this batch on; None if there is nothing new, or a gap before it."""
+        key = _key(header)
+        cursor = self._state.cursors.get(key, 0)
+        why: AckCause = "commit"
+        if header.seq0 > cursor + 1:
+            why = "gap"
+        elif header.last <= cursor:
+            why = "duplicate"
+        if why != "commit":
+            self._ack(header, cursor, why)
+            return None
+        step = self._steps.get(key)
+        if step is None:
+            step = self._steps[key] = CursorStep(*key, before=cursor, seq=cursor)
+        step.seq = self._state.cursors[key] = header.last
+        step.claimed = max(step.claimed, header.highest, header.last)
+        self._heard.add(header.gateway)
+        self._ack(header, header.last, "commit")
+        return step
+
+    def _ack(self, header: Header, seq: int, why: AckCause) -> None:
+        ack = Ack(header.epoch, header.stream, seq, self._credit, why)
+        self._answers.acks[header.gateway, header.stream, header.epoch, ""] = ack
+
+    def _batch(self, parcel: BatchParcel) -> None:
+        cursor = self._state.cursors.get(_key(parcel.header), 0)
+        step = self._fresh(parcel.header)
+        if step is None:
+            return
+        parcel = parcel.after(cursor)
+        batch, header = parcel.batch, parcel.header
+        if len(batch):
+            lookup = np.fromiter((self._ids[name] for name in batch.names), np.int32, len(batch.names))
+            self._columns.append((lookup[batch.index], batch.time_us, batch.value, batch.quality))
+        step.stored += len(batch)
+        for seq, reject in batch.rejects:
+            step.dead_lettered += 1
+            self._commit.dead.append(_dead(parcel.origin, header, seq, 1, reject, reject.detail.encode()))
+        for seq, note in parcel.notes:
+            self._note(parcel, step, seq, note)
+        if header.stream == TELEMETRY:
+            newest = int(batch.time_us.max()) if len(batch) else None
+            backlog = header.highest - header.last
+            self._state.watermarks.batch(header.gateway, newest, backlog, parcel.origin.received_us)
+
+    def _note(self, parcel: BatchParcel, step: CursorStep, seq: int, note: object) -> None:
+        header = parcel.header
+        key = _key(header)
+        if isinstance(note, LossNote):
+            step.lost += note.span
+            self._commit.losses.append(Loss(*key, note.first, note.last, _storable(note.reason)))
+        elif isinstance(note, RawNote):
+            step.dead_lettered += 1
+            reject = Reject("field-message", note.topic, note.reason)
+            self._commit.dead.append(_dead(parcel.origin, header, seq, 1, reject, note.payload))
+        elif isinstance(note, ClockNote):
+            step.noted += 1
+            self._commit.notes.append(
+                NoteRow(*key, seq, "clock", {"boot": _storable(note.boot), "offset_us": note.offset_us})
+            )
+        elif isinstance(note, EventNote):
+            step.noted += 1
+            texts: dict[str, object] = {"code": _storable(note.code), "text": _storable(note.text)}
+            body = {"device": note.device, "time_us": note.time_us} | texts
+            self._commit.notes.append(NoteRow(*key, seq, "event", body))
+
+    def _poison(self, parcel: PoisonParcel) -> None:
+        reject = Reject(parcel.reason, parcel.where, parcel.detail)
+        header = parcel.header
+        if header is None or header.gateway != parcel.origin.topic.rpartition("/")[2]:
+            self._commit.tally.dead_lettered += 1
+            self._commit.dead.append(_dead(parcel.origin, None, None, 1, reject, parcel.origin.payload))
+            return
+        cursor = self._state.cursors.get(_key(header), 0)
+        step = self._fresh(header)
+        if step is not None:
+            count = header.last - cursor
+            step.dead_lettered += count
+            self._commit.dead.append(_dead(parcel.origin, header, cursor + 1, count, reject, parcel.origin.payload))
+
+    # --- class B: messages without sequence numbers ---
+
+    def _direct_message(self, parcel: DirectParcel) -> None:
+        tally = self._commit.tally
+        if parcel.origin.duplicate and parcel.digest in self._state.receipts:
+            tally.duplicates += 1
+            return
+        self._state.receipts.add(parcel.digest)
+        self._commit.digests.append(parcel.digest)
+        self._state.watermarks.direct(parcel.device)
+        ids = self._ids
+        self._direct.extend((ids[r.name], r.time_us, r.value, r.quality) for r in parcel.readings)
+        tally.stored += len(parcel.readings)
+        for reject in parcel.rejects:
+            tally.dead_lettered += 1
+            self._commit.dead.append(_dead(parcel.origin, None, None, 1, reject, parcel.origin.payload))
+
+    def _flush_direct(self) -> None:
+        if self._direct:
+            series, time_us, value, quality = zip(*self._direct, strict=True)
+            self._columns.append(
+                (
+                    np.array(series, np.int32),
+                    np.array(time_us, np.int64),
+                    np.array(value),
+                    np.array(quality, np.uint8),
+                )
+            )
+
+    # --- control messages ---
+
+    def _hello(self, parcel: HelloParcel) -> None:
+        for held in parcel.hello.held:
+            seq = self._state.cursors.get((parcel.gateway, held.st, held.ep), 0)
+            ack = Ack(held.ep, held.st, seq, self._credit, "hello", parcel.hello.ref)
+            self._answers.acks[parcel.gateway, held.st, held.ep, parcel.hello.ref] = ack
+
+    def _status(self, parcel: StatusParcel) -> None:
+        status = parcel.status
+        body = parcel.origin.payload.decode("utf-8", "replace").replace("\\u0000", "")
+        received_us = parcel.origin.received_us
+        self._commit.statuses.append(GatewayStatus(parcel.gateway, status.online, body, received_us))
+        telemetry = [claim for claim in status.claims if claim.st == TELEMETRY]
+        cursors = self._state.cursors
+        if status.online and telemetry and all(
+            cursors.get((parcel.gateway, claim.st, claim.ep), 0) >= claim.accepted for claim in telemetry
+        ):  # fmt: skip
+            self._state.watermarks.idle(parcel.gateway, received_us)
+        self._commit.claims += [(parcel.gateway, claim.st, claim.ep, claim.accepted) for claim in status.claims]
+
+
+def _joined(columns: list[Columns]) -> SeriesBatch:
+    if not columns:
+        return SeriesBatch.empty()
+    series, time_us, value, quality = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return SeriesBatch.group(series, time_us, value, quality)
+
+
+def _for_storage(batch: SeriesBatch) -> SeriesBatch:
+    """Sorted by series and time. Grouped rows already are, unless some came late."""
+    same = batch.series[1:] == batch.series[:-1]
+    if not np.any(same & (batch.time_us[1:] < batch.time_us[:-1])):
+        return batch
+    order = np.lexsort((batch.time_us, batch.series))
+    return SeriesBatch(batch.series[order], batch.time_us[order], batch.value[order], batch.quality[order])
+
+
+def _dead(
+    origin: Origin, header: Header | None, seq: int | None, records: int, reject: Reject, payload: bytes
+) -> DeadLetter:
+    digest = blake2b(payload + b"\0" + reject.where.encode("utf-8", "replace"), digest_size=DIGEST_BYTES).digest()
+    return DeadLetter(
+        topic=_storable(origin.topic),
+        source=header.gateway if header else None,
+        stream=header.stream if header else None,
+        epoch=header.epoch if header else None,
+        seq=seq,
+        records=records,
+        reason=reject.reason,
+        place=_storable(reject.where),
+        detail=_storable(reject.detail),
+        content_type=_storable(origin.content_type),
+        payload=payload,
+        digest=digest,
+    )
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text holds neither NUL nor lone surrogates; what a stranger sent may."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,308 @@
+"""An asyncio MQTT 5 session over the sans-IO `mqtt5` codec: persistent, with acknowledgement left to the caller.
+
+Nothing is acknowledged on arrival. The caller gets every PUBLISH with its packet id and calls `acknowledge` when what it
+says is durable; the broker's Receive Maximum then is the back-pressure. A connection has a generation: packet ids of
+an old one are never acknowledged on a new one, because the broker sends those messages again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Protocol
+
+import mqtt5
+
+from citynet.errors import CitynetError
+from citynet.runtime import log
+from citynet.runtime.settings import BrokerEndpoint, TlsSettings
+
+_CONNECT_TIMEOUT_S = 10.0
+_RETRY_S_MIN = 0.2
+_OUTBOX_MAX = 10_000  # control messages waiting for the broker; the oldest gives way (senders ask again)
+_GRANTED = (
+    mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
+    mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE,
+    mqtt5.SubAckReasonCode.GRANTED_QOS_EXACTLY_ONCE,
+)
+_log = log.get("session")
+
+
+class BrokerRefusedError(CitynetError):
+    """The broker answered the connection with an error; the message names it."""
+
+
+class Listener(Protocol):
+    """What a session tells its owner. Called on the event loop; must not block."""
+
+    def connected(self, generation: int, session_present: bool) -> None: ...
+
+    def received(self, packet: mqtt5.PublishPacket, generation: int) -> None: ...
+
+    def lost(self) -> None: ...
+
+
+class Session:
+    """One persistent session with the broker, kept up until `close`."""
+
+    def __init__(
+        self,
+        endpoint: BrokerEndpoint,
+        client_id: str,
+        filters: list[mqtt5.TopicFilter],
+        listener: Listener,
+        *,
+        receive_maximum: int,
+        keep_alive_s: int,
+        session_expiry_s: int,
+        retry_s_max: float,
+    ) -> None:
+        self._endpoint = endpoint
+        self._filters = filters
+        self._listener = listener
+        self._keep_alive_s = keep_alive_s
+        self._retry_s_max = retry_s_max
+        password = endpoint.password()
+        self._connect = mqtt5.ConnectPacket(
+            client_id,
+            username=endpoint.username,
+            password=password.encode() if password is not None else None,
+            clean_start=False,
+            keep_alive=keep_alive_s,
+            session_expiry_interval=session_expiry_s,
+            receive_max=receive_maximum,
+            max_packet_size=(1 << 20) + 65_536,
+        )
+        self._generation = 0
+        self._link: _Link | None = None
+        self._closing = asyncio.Event()
+        self._outbox: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
+        self._outstanding: set[int] = set()
+        self._outstanding_max = 20
+        self._packet_id = 0
+        self._outage = log.OutageLog(_log, "broker")
+
+    @property
+    def is_connected(self) -> bool:
+        return self._link is not None
+
+    async def run(self) -> None:
+        """Keep the session up until `close`; returns then. Reconnects for ever, with backoff and jitter."""
+        pause = _RETRY_S_MIN
+        while not self._closing.is_set():
+            try:
+                async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                    link = await self._open()
+                self._outage.worked()
+                pause = _RETRY_S_MIN
+                await self._live(link)
+                self._outage.failed("connection closed" if link.error is None else link.error)
+            except (OSError, TimeoutError, BrokerRefusedError) as error:
+                self._outage.failed(str(error) or type(error).__name__)
+            if self._closing.is_set():
+                break
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(pause * 2, self._retry_s_max)
+
+    def close(self) -> None:
+        """Disconnect; the broker keeps the session. What is in flight comes again at the next connect."""
+        self._closing.set()
+        if self._link is not None:
+            self._link.write(mqtt5.DisconnectPacket().write())
+            self._link.close()
+
+    def acknowledge(self, packet_ids: Iterable[int], generation: int) -> None:
+        """PUBACK, in this order, in one write. Ids of an earlier connection are dropped: those messages come again."""
+        if self._link is not None and generation == self._generation:
+            self._link.write(b"".join(mqtt5.PubAckPacket(packet_id).write() for packet_id in packet_ids))
+
+    def pause(self) -> None:
+        """Stop reading from the broker (bytes in flight at their bound)."""
+        if self._link is not None:
+            self._link.pause()
+
+    def resume(self) -> None:
+        if self._link is not None:
+            self._link.resume()
+
+    def publish(self, key: str, topic: str, payload: bytes) -> None:
+        """Publish at QoS 1 as soon as the broker takes it. A later message of the same `key` replaces a waiting one."""
+        self._outbox[key] = (topic, payload)
+        self._outbox.move_to_end(key)
+        while len(self._outbox) > _OUTBOX_MAX:
+            self._outbox.popitem(last=False)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._link is None:
+            return
+        packets: list[bytes] = []
+        while self._outbox and len(self._outstanding) < self._outstanding_max:
+            _, (topic, payload) = self._outbox.popitem(last=False)
+            packet_id = self._next_packet_id()
+            self._outstanding.add(packet_id)
+            packets.append(
+                mqtt5.PublishPacket(topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=packet_id).write()
+            )
+        if packets:
+            self._link.write(b"".join(packets))
+
+    def _next_packet_id(self) -> int:
+        while True:
+            self._packet_id = self._packet_id % 65_535 + 1
+            if self._packet_id not in self._outstanding:
+                return self._packet_id
+
+    async def _open(self) -> _Link:
+        loop = asyncio.get_running_loop()
+        context = tls_context(self._endpoint.tls) if self._endpoint.tls is not None else None
+        _, link = await loop.create_connection(_Link, self._endpoint.host, self._endpoint.port, ssl=context)
+        try:
+            link.write(self._connect.write())
+            answer = await link.packets.get()
+            if not isinstance(answer, mqtt5.ConnAckPacket):
+                raise BrokerRefusedError(f"broker: {link.error or 'closed the connection before its answer'}")
+            if answer.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
+                raise BrokerRefusedError(f"broker refused: {answer.reason_code.name.lower().replace('_', '-')}")
+            self._welcome(link, answer)
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def _welcome(self, link: _Link, answer: mqtt5.ConnAckPacket) -> None:
+        self._generation += 1
+        self._outstanding.clear()  # acknowledgements are cumulative: one that got lost is sent again when asked for
+        self._outstanding_max = max(1, min(answer.receive_max, 1_000))
+        self._link = link
+        link.write(mqtt5.SubscribePacket(self._next_packet_id(), self._filters).write())
+        _log.info("broker-connected", generation=self._generation, session_present=answer.session_present)
+        self._listener.connected(self._generation, answer.session_present)
+        self._flush()
+
+    async def _live(self, link: _Link) -> None:
+        ping = asyncio.create_task(self._ping(link), name="mqtt-ping")
+        try:
+            link.deliver(self)
+            await link.closed.wait()
+        finally:
+            ping.cancel()
+            self._link = None
+            link.close()
+            self._listener.lost()
+
+    async def _ping(self, link: _Link) -> None:
+        interval = self._keep_alive_s / 2
+        while True:
+            heard = link.heard
+            await asyncio.sleep(interval)
+            link.write(mqtt5.PingReqPacket().write())
+            await asyncio.sleep(interval)
+            if link.heard == heard and not link.is_paused:
+                link.fail("no answer within the keep-alive")
+                return
+
+    def handle(self, packet: mqtt5.Packet, link: _Link) -> None:
+        """One packet from the broker (called by the link)."""
+        if isinstance(packet, mqtt5.PublishPacket):
+            self._listener.received(packet, self._generation)
+        elif isinstance(packet, mqtt5.PubAckPacket):
+            self._outstanding.discard(packet.packet_id)
+            self._flush()
+        elif isinstance(packet, mqtt5.SubAckPacket):
+            refused = [code.name for code in packet.reason_codes if code not in _GRANTED]
+            if refused:
+                link.fail(f"subscription refused: {', '.join(refused).lower()}")
+        elif isinstance(packet, mqtt5.DisconnectPacket):
+            link.fail(f"broker disconnected us: {packet.reason_code.name.lower().replace('_', '-')}")
+
+
+class _Link(asyncio.Protocol):
+    """One TCP connection: bytes to packets. Until `deliver` is called packets wait in a queue."""
+
+    def __init__(self) -> None:
+        self.packets: asyncio.Queue[mqtt5.Packet | None] = asyncio.Queue()
+        self.closed = asyncio.Event()
+        self.error: str | None = None
+        self.heard = 0
+        self.is_paused = False
+        self._owner: Session | None = None
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self.error is None:
+            self.error = str(exc)
+        self.closed.set()
+        self.packets.put_nowait(None)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard += 1
+        self._buffer = self._buffer + data if self._buffer else data
+        view = memoryview(self._buffer)
+        position, end = 0, len(view)
+        try:
+            while position < end:
+                packet, used = mqtt5.read(view[position:])
+                position += used
+                self._give(packet)
+        except IndexError:  # the rest of a packet is still on its way
+            pass
+        except ValueError as error:
+            self.fail(f"malformed packet from the broker: {error}")
+        self._buffer = self._buffer[position:]
+
+    def _give(self, packet: mqtt5.Packet) -> None:
+        if self._owner is not None:
+            self._owner.handle(packet, self)
+        else:
+            self.packets.put_nowait(packet)
+
+    def deliver(self, owner: Session) -> None:
+        """From now on packets go to `owner`, those that came in the meantime first."""
+        self._owner = owner
+        while not self.packets.empty():
+            packet = self.packets.get_nowait()
+            if packet is not None:
+                owner.handle(packet, self)
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def pause(self) -> None:
+        if self._transport is not None and not self.is_paused and not self._transport.is_closing():
+            self.is_paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and self.is_paused:
+            self.is_paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def fail(self, why: str) -> None:
+        self.error = why
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+def tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    """Client context: verifies the broker, offers a client certificate if there is one."""
+    context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
+    if tls.cert_file is not None:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    return context

@@ -1,0 +1,88 @@
+"""Settings of the ingest tier: table ``[ingest]``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from citynet.formats import THINGSBOARD, is_known
+from citynet.ids import SHARDS
+from citynet.runtime.settings import Table, table_config
+
+
+class IngestSettings(Table):
+    """How a worker takes, groups and commits. Every limit names what happens at it."""
+
+    model_config = table_config("ingest")
+
+    shards: str = Field("0-63", description="Shards this worker owns: 'LOW-HIGH' or one number.")
+    receive_maximum: int = Field(
+        2_000, ge=1, le=65_535, description="Messages in flight without PUBACK; the broker queues the rest."
+    )
+    inflight_bytes_max: int = Field(
+        64 << 20,
+        ge=2 << 20,
+        description="Bytes in flight; above it the socket is not read until a commit is done.",
+    )
+    commit_readings_max: int = Field(200_000, ge=1, description="Readings in one transaction; more wait for the next.")
+    commit_messages_max: int = Field(5_000, ge=1, description="Messages in one transaction; more wait for the next.")
+    commit_statement_timeout_s: float = Field(
+        60.0, gt=0, description="A statement slower than this is rolled back and retried."
+    )
+    retry_s_max: float = Field(
+        5.0, gt=0, description="Longest pause between tries while the database or broker is away."
+    )
+    keep_alive_s: int = Field(
+        20, ge=2, le=600, description="MQTT keep-alive; a dead link is noticed in 1.5 times this."
+    )
+    session_expiry_s: int = Field(
+        7 * 86_400, ge=60, description="How long the broker keeps our session while we are away."
+    )
+    direct_content_type: str = Field(
+        THINGSBOARD, description="Format of direct devices that send no MQTT 5 content type."
+    )
+    snapshot_s: float = Field(30.0, gt=0, description="How often the rules engine's state is stored.")
+    settle_s: float = Field(
+        10.0,
+        ge=0,
+        description="How far the clock of 'no data' rules stays behind, for readings still on their way.",
+    )
+    settle_after_connect_s: float = Field(
+        30.0,
+        ge=0,
+        description="How long after a reconnect nobody is called silent: their readings may be queued.",
+    )
+    rules: list[Path] = Field(default_factory=list, description="Rule files besides the shipped packs.")
+    shipped_rules: bool = Field(True, description="Arm the rule packs that come with citynet.")
+    metrics_port: int = Field(0, ge=0, le=65_535, description="Prometheus metrics on loopback; 0: none.")
+
+    @field_validator("shards")
+    @classmethod
+    def _check_shards(cls, text: str) -> str:
+        parse_shards(text)
+        return text
+
+    @field_validator("direct_content_type")
+    @classmethod
+    def _check_content_type(cls, text: str) -> str:
+        if not is_known(text):
+            raise ValueError(f"unknown content type {text!r}")
+        return text
+
+    @property
+    def worker(self) -> str:
+        """Name of the worker: its shards."""
+        owned = parse_shards(self.shards)
+        return f"{owned.start:02d}-{owned.stop - 1:02d}"
+
+
+def parse_shards(text: str) -> range:
+    """``"0-31"`` or ``"7"`` as a range of shards. ValueError says what is wrong."""
+    low, dash, high = text.partition("-")
+    if not (low.isdigit() and (high.isdigit() if dash else True)):
+        raise ValueError(f"{text!r} is not LOW-HIGH, such as 0-31")
+    first, last = int(low), int(high if dash else low)
+    if not 0 <= first <= last < SHARDS:
+        raise ValueError(f"{text!r} is not within 0-{SHARDS - 1}")
+    return range(first, last + 1)

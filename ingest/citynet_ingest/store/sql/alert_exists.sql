@@ -1,0 +1,1 @@
+SELECT 1 FROM alert WHERE id = %(alert_id)s

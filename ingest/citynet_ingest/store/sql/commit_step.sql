@@ -1,0 +1,1 @@
+UPDATE ingest_commit SET number = %(number)s, at = now() WHERE worker = %(worker)s AND number = %(number)s - 1

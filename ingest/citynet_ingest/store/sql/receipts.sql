@@ -1,0 +1,1 @@
+SELECT hashes FROM direct_receipt WHERE worker = %(worker)s ORDER BY number

@@ -1,0 +1,1 @@
+SELECT state FROM engine_snapshot WHERE worker = %(worker)s

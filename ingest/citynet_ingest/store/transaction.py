@@ -1,0 +1,189 @@
+"""One commit, one transaction: readings, cursors, dead letters, losses, alerts, the engine's snapshot, all or nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from citynet.batch import SeriesBatch
+from citynet.errors import CitynetError
+from citynet.runtime.failpoint import hit
+from citynet_ingest.commit import Commit
+from citynet_ingest.copybody import copy_body
+from citynet_ingest.store import sql
+from citynet_rules.engine import Transition
+from citynet_rules.spec import RuleSet
+
+Connection = psycopg.Connection[tuple[object, ...]]
+_EPOCH_ORDINAL = dt.date(1970, 1, 1).toordinal()
+_UNIX = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_COPY = "COPY reading (time, series_id, value, quality) FROM STDIN (FORMAT binary)"
+
+
+class FencedError(CitynetError):
+    """Another worker of the same shards wrote to the database; this one must stop and start afresh."""
+
+
+class Partitions:
+    """Days whose partitions are known to exist. Made ahead of need: a day and the one after it."""
+
+    def __init__(self) -> None:
+        self._known: set[int] = set()
+
+    def ensure(self, connection: Connection, days: list[int]) -> None:
+        """Make what is missing, in a transaction of its own (creating a table inside a commit would hold its lock)."""
+        missing = sorted({day + ahead for day in days for ahead in (0, 1)} - self._known)
+        if missing:
+            dates = [dt.date.fromordinal(_EPOCH_ORDINAL + day) for day in missing]
+            connection.execute("SELECT ensure_reading_partitions(%s::date[])", (dates,))
+            self._known.update(missing)
+
+    def forget(self) -> None:
+        self._known.clear()
+
+
+def apply(connection: Connection, commit: Commit, worker: str, rules: RuleSet, receipts_keep: int) -> None:
+    """Write a commit in one transaction.
+
+    Raises:
+        FencedError: a cursor or the commit number is not where it was left. psycopg.Error: as the database says.
+    """
+    hit("ingest.before-begin")
+    with connection.transaction():
+        if connection.execute(sql.text("commit_step"), {"worker": worker, "number": commit.number}).rowcount != 1:
+            raise FencedError(f"worker {worker}: another process of the same shards has committed; stopping")
+        copy_rows(connection, commit.rows)
+        _cursors(connection, commit)
+        _books(connection, commit, worker, receipts_keep)
+        for status in commit.statuses:
+            connection.execute(
+                sql.text("gateway_status"),
+                {
+                    "gateway": status.gateway,
+                    "online": status.online,
+                    "body": status.body,
+                    "at_us": status.at_us,
+                },
+            )
+        if commit.transitions:
+            _alerts(connection, commit.transitions, rules)
+        if commit.snapshot is not None:
+            connection.execute(sql.text("snapshot_save"), {"worker": worker, "state": commit.snapshot})
+        hit("ingest.before-commit")
+    hit("ingest.after-commit")
+
+
+def copy_rows(connection: Connection, rows: SeriesBatch) -> None:
+    """COPY rows into `reading`."""
+    if not len(rows):
+        return
+    body = copy_body(rows)
+    with connection.cursor().copy(_COPY) as copy:
+        copy.write(body[: len(body) // 2])
+        hit("ingest.mid-copy")
+        copy.write(body[len(body) // 2 :])
+
+
+def _cursors(connection: Connection, commit: Commit) -> None:
+    steps = commit.steps
+    if steps:
+        moves = {
+            "gateways": [step.gateway for step in steps],
+            "streams": [step.stream for step in steps],
+            "epochs": [step.epoch for step in steps],
+            "before": [step.before for step in steps],
+            "seqs": [step.seq for step in steps],
+            "stored": [step.stored for step in steps],
+            "dead": [step.dead_lettered for step in steps],
+            "lost": [step.lost for step in steps],
+            "noted": [step.noted for step in steps],
+            "claimed": [step.claimed for step in steps],
+        }
+        if any(step.before == 0 for step in steps):
+            connection.execute(sql.text("cursor_open"), moves)
+        if connection.execute(sql.text("cursor_step"), moves).rowcount != len(steps):
+            raise FencedError("a cursor was moved by another process; stopping")
+    if commit.heard:
+        connection.execute(sql.text("gateway_heard"), {"gateways": commit.heard})
+    if commit.claims:
+        newest = {claim[:3]: claim[3] for claim in commit.claims}
+        gateways, streams, epochs = zip(*newest, strict=True)
+        connection.execute(
+            sql.text("claim_raise"),
+            {
+                "gateways": list(gateways),
+                "streams": list(streams),
+                "epochs": list(epochs),
+                "claimed": list(newest.values()),
+            },
+        )
+
+
+def _books(connection: Connection, commit: Commit, worker: str, receipts_keep: int) -> None:
+    with connection.cursor() as cursor:
+        if commit.dead:
+            cursor.executemany(sql.text("dead_letter_add"), [_fields(letter) for letter in commit.dead])
+        if commit.losses:
+            cursor.executemany(sql.text("loss_add"), [_fields(loss) for loss in commit.losses])
+        if commit.notes:
+            cursor.executemany(
+                sql.text("note_add"), [_fields(note) | {"body": Jsonb(note.body)} for note in commit.notes]
+            )
+        tally = commit.tally
+        if tally.stored or tally.dead_lettered or tally.duplicates:
+            cursor.execute(sql.text("tally_add"), _fields(tally) | {"worker": worker})
+        if commit.digests:
+            hashes = b"".join(commit.digests)
+            cursor.execute(sql.text("receipt_add"), {"worker": worker, "number": commit.number, "hashes": hashes})
+            cursor.execute(sql.text("receipt_trim"), {"worker": worker, "keep": receipts_keep})
+
+
+def _fields(row: object) -> dict[str, object]:
+    """Columns of a slotted dataclass by name."""
+    return {name: getattr(row, name) for name in row.__slots__}  # type: ignore[attr-defined]
+
+
+def _alerts(connection: Connection, transitions: Sequence[Transition], rules: RuleSet) -> None:
+    connection.execute("SELECT lock_transitions()")
+    by_id = {rule.id: rule for rule in rules.rules}
+    for transition in transitions:
+        row = _row(transition)
+        if transition.kind == "raise":
+            if connection.execute(sql.text("alert_exists"), row).fetchone():
+                continue  # found again after a crash: stored already
+            rule = by_id[transition.rule]
+            connection.execute(sql.text("alert_supersede"), row)
+            titles = {"domain": rule.domain, "title_zh": rule.title_zh, "title_en": rule.title_en}
+            connection.execute(sql.text("alert_raise"), row | titles)
+            connection.execute(sql.text("transition_add"), row)
+        elif connection.execute(sql.text("transition_add"), row).rowcount == 1:
+            connection.execute(sql.text("alert_change"), row)
+    connection.execute("SELECT pg_notify('citynet_alert', '')")
+
+
+def _row(transition: Transition) -> dict[str, object]:
+    return {
+        "alert_id": transition.alert_id,
+        "rule": transition.rule,
+        "version": transition.version,
+        "object": transition.object,
+        "series": transition.series,
+        "kind": transition.kind,
+        "level": transition.level,
+        "at": _UNIX + dt.timedelta(microseconds=transition.time_us),
+        "value": transition.value,
+        "limit": transition.limit,
+        "evidence": Jsonb(transition.evidence),
+        "text_zh": transition.text_zh,
+        "text_en": transition.text_en,
+    }
+
+
+def arm(connection: Connection, rules: RuleSet) -> None:
+    """Keep the rules as they are armed now, for those who read alerts later."""
+    with connection.transaction(), connection.cursor() as cursor:
+        rows = [{"id": r.id, "version": str(r.version), "body": Jsonb(r.model_dump(mode="json"))} for r in rules.rules]
+        cursor.executemany(sql.text("rule_add"), rows)
