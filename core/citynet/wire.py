@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
 
 import cbor2
 import msgspec
@@ -121,7 +122,7 @@ def encode(
     values = [r.value for r in readings]
     quality = [r.quality for r in readings]
     if content_type == JSON:
-        body |= {"i": index, "dt": offsets, "x": [None if x != x else x for x in values]}  # noqa: PLR0124
+        body |= {"i": index, "dt": offsets, "x": [x if isfinite(x) else None for x in values]}  # JSON has no NaN
         if any(quality):
             body["q"] = quality
     else:

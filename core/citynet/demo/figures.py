@@ -28,6 +28,9 @@ SELECT d.name, s.metric, (extract(epoch FROM r.time) * 1000000)::bigint, r.value
 FROM reading r JOIN series s ON s.id = r.series_id JOIN device d ON d.id = s.device_id
 WHERE s.metric <> 'gateway_uptime_s'
 """
+_DEVICE_READINGS = """
+SELECT count(*) FROM reading r JOIN series s ON s.id = r.series_id WHERE s.metric <> 'gateway_uptime_s'
+"""
 _RAISED = "SELECT rule_id, object, level_max::int, (extract(epoch FROM raised_at) * 1000000)::bigint FROM alert"
 
 
@@ -80,6 +83,12 @@ def live_line(figures: Figures, readings_per_s: float, remaining_s: float | None
         f"accepted {figures.accepted:,} {sign} stored {figures.stored:,} + dead {figures.dead_lettered:,} + "
         f"lost {figures.lost:,} + noted {figures.noted:,} + spool {figures.in_spool:,}{left}"
     )
+
+
+def device_readings(connection: Connection) -> int:
+    """How many readings of devices are stored (the gateways' own heartbeat left out)."""
+    row = connection.execute(_DEVICE_READINGS).fetchone()
+    return int(str(row[0])) if row else 0
 
 
 def stored_readings(connection: Connection) -> list[ReadingKey]:

@@ -138,7 +138,7 @@ def _drain(stage: Stage, connection: Connection, required: int) -> None:
     while time.monotonic() < deadline:
         stage.supervisor.check()
         books = figures.read(connection)
-        if books.in_spool == 0 and books.stored + books.dead_lettered >= required:
+        if books.in_spool == 0 and figures.device_readings(connection) >= required:
             return
         time.sleep(0.2)
 

@@ -58,19 +58,19 @@ def table_config(name: str) -> SettingsConfigDict:
 class TlsSettings(BaseModel, extra="forbid", frozen=True):
     """TLS towards a broker. Without a `ca_file` the system's certificates are used."""
 
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    ca_file: Path | None = Field(None, description="certificates of the authorities we trust; unset: the system's")
+    cert_file: Path | None = Field(None, description="our own certificate, where the broker asks for one")
+    key_file: Path | None = Field(None, description="private key of `cert_file`")
 
 
 class BrokerEndpoint(BaseModel, extra="forbid", frozen=True):
     """Where a broker listens and how to log in; the password is read from a file, never from the settings."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(1883, ge=1, le=65535)
-    username: str | None = None
-    password_file: Path | None = None
-    tls: TlsSettings | None = None
+    host: str = Field("127.0.0.1", description="name or address of the broker")
+    port: int = Field(1883, ge=1, le=65535, description="TCP port of the broker; 8883 is usual with TLS")
+    username: str | None = Field(None, description="name to log in with; unset: anonymous")
+    password_file: Path | None = Field(None, description="file that holds the password")
+    tls: TlsSettings | None = Field(None, description="TLS towards the broker; unset: none")
 
     def password(self) -> str | None:
         """The password, without the file's trailing newline. ConfigError if the file cannot be read."""
@@ -87,11 +87,11 @@ class BrokerSettings(Table):
 
     model_config = table_config("broker")
 
-    host: str = "127.0.0.1"
-    port: int = Field(1883, ge=1, le=65535)
-    username: str | None = None
-    password_file: Path | None = None
-    tls: TlsSettings | None = None
+    host: str = Field("127.0.0.1", description="name or address of the broker")
+    port: int = Field(1883, ge=1, le=65535, description="TCP port of the broker; 8883 is usual with TLS")
+    username: str | None = Field(None, description="name to log in with; unset: anonymous")
+    password_file: Path | None = Field(None, description="file that holds the password")
+    tls: TlsSettings | None = Field(None, description="TLS towards the broker; unset: none")
 
     def endpoint(self) -> BrokerEndpoint:
         """The same as a value of its own."""
@@ -123,7 +123,7 @@ class LogSettings(Table):
 
     model_config = table_config("log")
 
-    level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    level: str = Field("info", pattern="^(debug|info|warning|error)$", description="lowest level that is written")
     format: str = Field(
         "auto", pattern="^(auto|console|json)$", description="auto: console on a terminal, JSON elsewhere"
     )
@@ -143,22 +143,36 @@ def read_file(path: Path | None) -> dict[str, Any]:
     Raises:
         ConfigError: a named file that is absent, or one that is not TOML, or one with a table nobody knows.
     """
+    data = parse_file(path)
+    if problems := misplaced(data, path):
+        raise ConfigError(problems)
+    return data
+
+
+def parse_file(path: Path | None) -> dict[str, Any]:
+    """Like `read_file`, whatever the tables are called. ConfigError if a named file is absent, or it is not TOML."""
     chosen = path or DEFAULT_FILE
     try:
-        data = tomllib.loads(chosen.read_text(encoding="utf-8"))
+        return tomllib.loads(chosen.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if path is None:
             return {}
         raise ConfigError([f"{chosen}: no such file"]) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError([f"{chosen}: {error}"]) from None
+
+
+def misplaced(data: Mapping[str, Any], path: Path | None) -> list[str]:
+    """What stands at the top of a settings file and is no table that an installed role knows, one line each."""
     known = known_tables()
-    unknown = [
-        f"{chosen}: [{name}]: unknown table (known: {', '.join(sorted(known))})" for name in data if name not in known
+    names = ", ".join(sorted(known))
+    return [
+        f"{path or DEFAULT_FILE}: [{name}]: unknown table (known: {names})"
+        if isinstance(value, dict)
+        else f"{path or DEFAULT_FILE}: {name}: must be a table or stand in one (known: {names})"
+        for name, value in data.items()
+        if name not in known or not isinstance(value, dict)
     ]
-    if unknown:
-        raise ConfigError(unknown)
-    return data
 
 
 def load(model: type[T], path: Path | None = None, flags: Mapping[str, Any] | None = None) -> T:
@@ -172,9 +186,18 @@ def load(model: type[T], path: Path | None = None, flags: Mapping[str, Any] | No
     Raises:
         ConfigError: every mistake, one line each.
     """
+    return validate(model, read_file(path).get(table_name(model), {}), path, flags)
+
+
+def table_name(model: type[Table]) -> str:
+    """Name of a model's table, such as ``gateway``."""
+    return str(model.model_config.get("env_prefix")).removeprefix("CITYNET_").removesuffix("_").lower()
+
+
+def validate(model: type[T], table: dict[str, Any], path: Path | None, flags: Mapping[str, Any] | None = None) -> T:
+    """Merge a table that was read from `path` with environment and flags, and check it. Raises what `load` raises."""
     prefix = str(model.model_config.get("env_prefix"))
-    name = prefix.removeprefix("CITYNET_").removesuffix("_").lower()
-    table = read_file(path).get(name, {})
+    name = table_name(model)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     problems = _unknown_environment(model, prefix)
     _file_values[model] = table
