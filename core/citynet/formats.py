@@ -25,8 +25,7 @@ SENML_VERSION_MAX = 10
 _READINGS_MAX = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(msgspec.Struct, frozen=True, gc=False):
     """One value of a message that is no reading: a constant reason, the place, what stood there."""
 
     reason: str
@@ -34,8 +33,7 @@ class Reject:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(msgspec.Struct, frozen=True):
     """Readings of one message, and what had to be left out of them."""
 
     readings: list[Reading]

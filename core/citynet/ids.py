@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import zlib
+from functools import lru_cache
 
 from citynet.errors import DecodeError
 
 SHARDS = 64
 ID_CHARS_MAX = 64
+_REMEMBERED = 65_536
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+@lru_cache(_REMEMBERED)  # the same few names come again with every message
 def is_id(text: str) -> bool:
     """Whether `text` is an identifier: 1 to 64 of ``A-Z a-z 0-9 . _ -``."""
     return _ID.fullmatch(text) is not None

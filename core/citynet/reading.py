@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from citynet.quality import GOOD
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, gc=False):
     """What a sensor said once.
 
     `time_us` is event time in microseconds since the Unix epoch (UTC); `value` is in the series' unit;

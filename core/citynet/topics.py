@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from citynet.errors import DecodeError
 from citynet.ids import SHARDS, check_id, shard_of
@@ -13,6 +14,7 @@ DEV_ALL = f"{ROOT}/dev/+/+"
 HELLO_ALL = f"{ROOT}/hello/+"
 STATUS_ALL = f"{ROOT}/status/+"
 
+_REMEMBERED = 65_536
 _SHARDED = frozenset({"up", "dev"})
 _PLAIN = frozenset({"ack", "hello", "status", "cmd", "cmd-result"})
 
@@ -56,6 +58,7 @@ def field(prefix: str, gateway: str, device: str) -> str:
     return f"{prefix}/{gateway}/{device}"
 
 
+@lru_cache(_REMEMBERED)  # a device publishes on one topic all its life
 def parse(topic: str) -> Topic:
     """Parse an application topic.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import isfinite
 
@@ -42,6 +43,7 @@ NOTES_MAX = 4_096
 BYTES_MAX = 1 << 20
 SEQ_MAX = (1 << 63) - 1  # sequence numbers and epochs are positive 63-bit integers: they fit a PostgreSQL bigint
 _DEPTH_MAX = 8
+_NAMES_REMEMBERED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,12 +231,19 @@ def _names(names: object) -> tuple[str, ...]:
     for position, name in enumerate(names):
         if not isinstance(name, str):
             raise DecodeError("bad-name", f"names[{position}]", repr(name)[:80])
+    return _checked_names(tuple(names))
+
+
+@lru_cache(_NAMES_REMEMBERED)
+def _checked_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, checked. Remembered, because a gateway sends the same list batch after batch."""
+    for position, name in enumerate(names):
         device, slash, metric = name.partition("/")
         if not (slash and is_id(device) and is_id(metric)):
             raise DecodeError("bad-name", f"names[{position}]", f"{name[:140]!r} is not device/metric")
     if len(set(names)) != len(names):
         raise DecodeError("repeated-name", "names", "each name may stand once")
-    return tuple(names)
+    return names
 
 
 def _notes(notes: object, header: Header) -> tuple[tuple[int, Note], ...]:

@@ -11,9 +11,9 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 import psycopg
 
@@ -218,7 +218,7 @@ class Committer:
     def _process(self, parcels: Sequence[Parcel]) -> Answers:
         self._retry(lambda: self._prepare(parcels))
         credit = max(1, self._settings.receive_maximum // 2)
-        commit, answers = Planner(self.state, self._registry.ids, self._number + 1, credit).plan(parcels)
+        commit, answers = Planner(self.state, self._registry, self._number + 1, credit).plan(parcels)
         if not commit.is_empty():
             self._store(commit)
         return answers
@@ -324,14 +324,14 @@ def condemned(parcel: Parcel, refused: list[int], error: str) -> Parcel:
             )
             for k in refused
         ]
-        return replace(parcel, batch=batch.picked(keep, [*batch.rejects, *rejects]))
+        return msgspec.structs.replace(parcel, batch=batch.picked(keep, [*batch.rejects, *rejects]))
     if isinstance(parcel, DirectParcel):
         bad = set(refused)
         rejects_direct = [
             _refusal(r.name, r.value, r.time_us, error) for k, r in enumerate(parcel.readings) if k in bad
         ]
         readings = [r for k, r in enumerate(parcel.readings) if k not in bad]
-        return replace(parcel, readings=readings, rejects=[*parcel.rejects, *rejects_direct])
+        return msgspec.structs.replace(parcel, readings=readings, rejects=[*parcel.rejects, *rejects_direct])
     return parcel
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import msgspec
 
 from citynet.batch import Batch
 from citynet.control import Hello, Status
@@ -12,8 +14,7 @@ from citynet.reading import Reading
 from citynet.wire import Header
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True, gc=False):
     """Where a parcel came from: enough to acknowledge it, to recognise it again, and to keep it as dead letter."""
 
     topic: str
@@ -25,8 +26,7 @@ class Origin:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class BatchParcel:
+class BatchParcel(msgspec.Struct, frozen=True):
     """A batch of a gateway: sequence numbers `header.seq0` .. `header.last`, every one accounted for."""
 
     origin: Origin
@@ -55,8 +55,7 @@ class BatchParcel:
         return tuple(kept)
 
 
-@dataclass(frozen=True, slots=True)
-class DirectParcel:
+class DirectParcel(msgspec.Struct, frozen=True):
     """A message of a device without a gateway; `digest` recognises a redelivery."""
 
     origin: Origin
@@ -66,8 +65,7 @@ class DirectParcel:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PoisonParcel:
+class PoisonParcel(msgspec.Struct, frozen=True):
     """A message that cannot be understood. With a header its records have numbers, so it is accounted for and acknowledged."""
 
     origin: Origin
@@ -77,15 +75,13 @@ class PoisonParcel:
     header: Header | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HelloParcel:
+class HelloParcel(msgspec.Struct, frozen=True):
     origin: Origin
     gateway: str
     hello: Hello
 
 
-@dataclass(frozen=True, slots=True)
-class StatusParcel:
+class StatusParcel(msgspec.Struct, frozen=True):
     origin: Origin
     gateway: str
     status: Status

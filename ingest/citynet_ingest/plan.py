@@ -29,6 +29,7 @@ from citynet_ingest.parcel import (
     PoisonParcel,
     StatusParcel,
 )
+from citynet_ingest.registry import Registry
 from citynet_ingest.watermarks import Watermarks
 from citynet_rules.engine import Engine
 
@@ -84,13 +85,13 @@ def cursor_keys(parcels: Iterable[Parcel]) -> set[CursorKey]:
     return keys
 
 
-def names_of(parcels: Iterable[Parcel]) -> Iterable[tuple[str, str]]:
-    """(series name, source) of everything that the parcels mention."""
+def names_of(parcels: Iterable[Parcel]) -> Iterable[tuple[tuple[str, ...], str]]:
+    """(series names, source) of everything that the parcels mention."""
     for parcel in parcels:
         if isinstance(parcel, BatchParcel):
-            yield from ((name, parcel.header.gateway) for name in parcel.batch.names)
+            yield parcel.batch.names, parcel.header.gateway
         elif isinstance(parcel, DirectParcel):
-            yield from ((reading.name, parcel.device) for reading in parcel.readings)
+            yield tuple(reading.name for reading in parcel.readings), parcel.device
 
 
 def _key(header: Header) -> CursorKey:
@@ -100,9 +101,9 @@ def _key(header: Header) -> CursorKey:
 class Planner:
     """Plans one commit. Used once."""
 
-    def __init__(self, state: State, ids: dict[str, int], number: int, credit: int) -> None:
+    def __init__(self, state: State, registry: Registry, number: int, credit: int) -> None:
         self._state = state
-        self._ids = ids
+        self._registry = registry
         self._credit = credit
         self._commit = Commit(number, SeriesBatch.empty())
         self._answers = Answers()
@@ -177,18 +178,20 @@ class Planner:
         parcel = parcel.after(cursor)
         batch, header = parcel.batch, parcel.header
         if len(batch):
-            lookup = np.fromiter((self._ids[name] for name in batch.names), np.int32, len(batch.names))
-            self._columns.append((lookup[batch.index], batch.time_us, batch.value, batch.quality))
+            series = self._registry.column(batch.names)[batch.index]
+            self._columns.append((series, batch.time_us, batch.value, batch.quality))
         step.stored += len(batch)
         for seq, reject in batch.rejects:
             step.dead_lettered += 1
             self._commit.dead.append(_dead(parcel.origin, header, seq, 1, reject, reject.detail.encode()))
         for seq, note in parcel.notes:
             self._note(parcel, step, seq, note)
+        backlog, received_us = header.highest - header.last, parcel.origin.received_us
         if header.stream == TELEMETRY:
             newest = int(batch.time_us.max()) if len(batch) else None
-            backlog = header.highest - header.last
-            self._state.watermarks.batch(header.gateway, newest, backlog, parcel.origin.received_us)
+            self._state.watermarks.batch(header.gateway, newest, backlog, received_us)
+        else:
+            self._state.watermarks.alarm_batch(header.gateway, backlog, received_us)
 
     def _note(self, parcel: BatchParcel, step: CursorStep, seq: int, note: object) -> None:
         header = parcel.header
@@ -235,7 +238,7 @@ class Planner:
         self._state.receipts.add(parcel.digest)
         self._commit.digests.append(parcel.digest)
         self._state.watermarks.direct(parcel.device)
-        ids = self._ids
+        ids = self._registry.ids
         self._direct.extend((ids[r.name], r.time_us, r.value, r.quality) for r in parcel.readings)
         tally.stored += len(parcel.readings)
         for reject in parcel.rejects:

@@ -43,6 +43,9 @@ class Listener(Protocol):
 
     def received(self, packet: mqtt5.PublishPacket, generation: int) -> None: ...
 
+    def paused(self) -> None:
+        """Everything that came with one read of the socket was given to `received`."""
+
     def lost(self) -> None: ...
 
 
@@ -207,6 +210,10 @@ class Session:
                 link.fail("no answer within the keep-alive")
                 return
 
+    def read_done(self) -> None:
+        """One read of the socket is dealt with (called by the link)."""
+        self._listener.paused()
+
     def handle(self, packet: mqtt5.Packet, link: _Link) -> None:
         """One packet from the broker (called by the link)."""
         if isinstance(packet, mqtt5.PublishPacket):
@@ -260,6 +267,8 @@ class _Link(asyncio.Protocol):
         except ValueError as error:
             self.fail(f"malformed packet from the broker: {error}")
         self._buffer = self._buffer[position:]
+        if self._owner is not None:
+            self._owner.read_done()
 
     def _give(self, packet: mqtt5.Packet) -> None:
         if self._owner is not None:
@@ -274,6 +283,7 @@ class _Link(asyncio.Protocol):
             packet = self.packets.get_nowait()
             if packet is not None:
                 owner.handle(packet, self)
+        owner.read_done()
 
     def write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():

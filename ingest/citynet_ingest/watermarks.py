@@ -18,6 +18,7 @@ class Watermarks:
         self._settle_after_connect_us = settle_after_connect_us
         self._connected_us: int | None = None
         self._direct: set[str] = set()
+        self._draining: dict[str, int] = {}
         self._moved: dict[str, int] = {}
 
     def connected(self, now_us: int) -> None:
@@ -35,6 +36,13 @@ class Watermarks:
         elif newest_us is not None:
             self._move(gateway, min(newest_us, limit))
 
+    def alarm_batch(self, gateway: str, backlog: int, received_us: int) -> None:
+        """A batch of the alarm stream came (it carries the gateway's own heartbeat); `backlog` more records are to follow."""
+        if backlog > 0:
+            self._draining[gateway] = received_us
+        else:
+            self._draining.pop(gateway, None)
+
     def idle(self, gateway: str, received_us: int) -> None:
         """The gateway said that everything it accepted is acknowledged."""
         self._move(gateway, received_us - self._settle_us)
@@ -49,7 +57,10 @@ class Watermarks:
             return
         if now_us - self._connected_us < self._settle_after_connect_us:
             return
-        for source in (SERVER, *self._direct):
+        # Heartbeats of the past still come in from a gateway that was cut off: it is not silent again after each of them.
+        oldest_us = now_us - self._settle_after_connect_us
+        self._draining = {gateway: at_us for gateway, at_us in self._draining.items() if at_us > oldest_us}
+        for source in self._direct if self._draining else (SERVER, *self._direct):
             self._move(source, now_us - self._settle_us)
 
     def take(self) -> dict[str, int]:

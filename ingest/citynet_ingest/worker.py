@@ -47,9 +47,9 @@ class Inbox:
         self._messages_max = messages_max
         self.is_busy = False
 
-    def put(self, parcel: Parcel) -> None:
+    def put(self, parcels: list[Parcel]) -> None:
         with self._arrived:
-            self._parcels.append(parcel)
+            self._parcels.extend(parcels)
             self._arrived.notify()
 
     def take(self, timeout_s: float) -> list[Parcel]:
@@ -105,6 +105,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
+        self._arriving: list[Parcel] = []
         self._inflight_bytes = 0
         self._generation = 0
 
@@ -151,10 +152,10 @@ class Worker:
 
     def lost(self) -> None:
         self._watermarks.lost()
+        self._arriving = []
         self._inbox.clear()
 
     def received(self, packet: mqtt5.PublishPacket, generation: int) -> None:
-        metrics.MESSAGES.inc()
         parcel = self._intake.take(packet, generation, now_us())
         if parcel is None:
             if packet.packet_id:
@@ -163,7 +164,13 @@ class Worker:
         self._inflight_bytes += len(packet.payload) if packet.packet_id else 0
         if self._inflight_bytes > self._settings.inflight_bytes_max:
             self._session.pause()
-        self._inbox.put(parcel)
+        self._arriving.append(parcel)
+
+    def paused(self) -> None:
+        if self._arriving:
+            self._inbox.put(self._arriving)
+            metrics.MESSAGES.inc(len(self._arriving))
+            self._arriving = []
 
     def _answer(self, all_answers: list[Answers]) -> None:
         for answers in all_answers:

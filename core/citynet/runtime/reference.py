@@ -126,17 +126,30 @@ _HEAD = f"""\
 
 def _sample_table(name: str, model: type[Table]) -> str:
     lines = [f"# {_first_line(model)}", f"[{name}]"]
-    inner = (name,)
+    inner: tuple[str, ...] = (name,)
     settings = defaults(name, model)
     # In TOML a table's own keys stand before its inner tables.
     for setting in sorted(settings, key=lambda item: item.path[:-1] if len(item.path) > 2 else ()):
         if setting.path[:-1] != inner:
             inner = setting.path[:-1]
-            lines += ["", f"#[{'.'.join(inner)}]"]
+            lines += ["", *_prose(_about_inner(model, inner[1:])), f"#[{'.'.join(inner)}]"]
         facts = ", ".join(part for part in (setting.kind, setting.bounds) if part)
-        lines += ["", *textwrap.wrap(f"{setting.about} ({facts})", _WIDTH, initial_indent="# ", subsequent_indent="# ")]
+        lines += ["", *_prose(f"{setting.about} ({facts})")]
         lines.append(f"#{setting.path[-1]} = {_toml(setting.value)}")
     return "\n".join(lines)
+
+
+def _prose(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ")
+
+
+def _about_inner(model: type[BaseModel], path: tuple[str, ...]) -> str:
+    """What an inner table is for: the description of its field, else the first line of its model."""
+    field = model.model_fields[path[0]]
+    inner = _inner_model(field)
+    if inner is None:
+        return ""
+    return _about_inner(inner, path[1:]) if len(path) > 1 else field.description or _first_line(inner)
 
 
 def _first_line(model: type[BaseModel]) -> str:

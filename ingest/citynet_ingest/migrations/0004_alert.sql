@@ -59,3 +59,45 @@ CREATE UNIQUE INDEX alert_transition_once ON alert_transition (alert_id, kind, l
 -- in ascending order and a stream that resumes "after id N" misses nothing.
 CREATE FUNCTION lock_transitions() RETURNS void LANGUAGE sql AS
     $$ SELECT pg_advisory_xact_lock(hashtext('citynet.alert_transition')) $$;
+
+-- One transition of the engine. Idempotent: what was found before a crash is found again after it.
+CREATE FUNCTION record_transition(
+    p_alert text, p_rule text, p_version text, p_domain text, p_object text, p_series integer, p_kind text, p_level integer,
+    p_at timestamptz, p_value double precision, p_limit double precision, p_evidence jsonb,
+    p_title_zh text, p_title_en text, p_text_zh text, p_text_en text
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_kind = 'raise' THEN
+        IF EXISTS (SELECT 1 FROM alert WHERE id = p_alert) THEN
+            RETURN;
+        END IF;
+        -- An open alert of this rule and object that the engine no longer knows: its state was lost, or the rule edited.
+        WITH old AS (
+            UPDATE alert SET cleared_at = greatest(p_at, raised_at), changed_at = greatest(p_at, raised_at)
+            WHERE rule_id = p_rule AND object = p_object AND cleared_at IS NULL
+            RETURNING id, level, cleared_at
+        )
+        INSERT INTO alert_transition (alert_id, kind, level, at) SELECT id, 'supersede', level, cleared_at FROM old;
+        INSERT INTO alert (id, rule_id, rule_version, domain, object, series_id, level, level_max, raised_at, changed_at,
+                           value, limit_value, title_zh, title_en, text_zh, text_en)
+        VALUES (p_alert, p_rule, p_version, p_domain, p_object, p_series, p_level, p_level, p_at, p_at,
+                p_value, p_limit, p_title_zh, p_title_en, p_text_zh, p_text_en);
+    ELSIF NOT EXISTS (SELECT 1 FROM alert WHERE id = p_alert) THEN
+        RETURN;     -- of an alert that was raised under a state since lost; it was superseded
+    END IF;
+    INSERT INTO alert_transition (alert_id, kind, level, at, value, limit_value, evidence, text_zh, text_en)
+    VALUES (p_alert, p_kind, p_level, p_at, p_value, p_limit, p_evidence, p_text_zh, p_text_en)
+    ON CONFLICT (alert_id, kind, level, at) WHERE actor IS NULL DO NOTHING;
+    IF FOUND AND p_kind <> 'raise' THEN
+        UPDATE alert SET
+            level = CASE WHEN p_kind = 'clear' THEN level ELSE p_level END,
+            level_max = greatest(level_max, p_level),
+            changed_at = p_at,
+            cleared_at = CASE WHEN p_kind = 'clear' THEN p_at ELSE cleared_at END,
+            value = p_value,
+            limit_value = coalesce(p_limit, limit_value),
+            text_zh = p_text_zh,
+            text_en = p_text_en
+        WHERE id = p_alert AND cleared_at IS NULL;
+    END IF;
+END $$;

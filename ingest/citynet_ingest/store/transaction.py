@@ -15,6 +15,7 @@ from citynet_ingest.commit import Commit
 from citynet_ingest.copybody import copy_body
 from citynet_ingest.store import sql
 from citynet_rules.engine import Transition
+from citynet_rules.rule import Rule
 from citynet_rules.spec import RuleSet
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -147,28 +148,19 @@ def _fields(row: object) -> dict[str, object]:
 
 
 def _alerts(connection: Connection, transitions: Sequence[Transition], rules: RuleSet) -> None:
-    connection.execute("SELECT lock_transitions()")
     by_id = {rule.id: rule for rule in rules.rules}
-    for transition in transitions:
-        row = _row(transition)
-        if transition.kind == "raise":
-            if connection.execute(sql.text("alert_exists"), row).fetchone():
-                continue  # found again after a crash: stored already
-            rule = by_id[transition.rule]
-            connection.execute(sql.text("alert_supersede"), row)
-            titles = {"domain": rule.domain, "title_zh": rule.title_zh, "title_en": rule.title_en}
-            connection.execute(sql.text("alert_raise"), row | titles)
-            connection.execute(sql.text("transition_add"), row)
-        elif connection.execute(sql.text("transition_add"), row).rowcount == 1:
-            connection.execute(sql.text("alert_change"), row)
+    connection.execute("SELECT lock_transitions()")
+    with connection.cursor() as cursor:
+        cursor.executemany(sql.text("transition_record"), [_alert_row(t, by_id[t.rule]) for t in transitions])
     connection.execute("SELECT pg_notify('citynet_alert', '')")
 
 
-def _row(transition: Transition) -> dict[str, object]:
+def _alert_row(transition: Transition, rule: Rule) -> dict[str, object]:
     return {
         "alert_id": transition.alert_id,
         "rule": transition.rule,
         "version": transition.version,
+        "domain": rule.domain,
         "object": transition.object,
         "series": transition.series,
         "kind": transition.kind,
@@ -177,13 +169,17 @@ def _row(transition: Transition) -> dict[str, object]:
         "value": transition.value,
         "limit": transition.limit,
         "evidence": Jsonb(transition.evidence),
+        "title_zh": rule.title_zh,
+        "title_en": rule.title_en,
         "text_zh": transition.text_zh,
         "text_en": transition.text_en,
     }
 
 
 def arm(connection: Connection, rules: RuleSet) -> None:
-    """Keep the rules as they are armed now, for those who read alerts later."""
+    """Keep the rules as they are armed now, for those who read alerts later; close the alerts of rules that are gone."""
     with connection.transaction(), connection.cursor() as cursor:
         rows = [{"id": r.id, "version": str(r.version), "body": Jsonb(r.model_dump(mode="json"))} for r in rules.rules]
         cursor.executemany(sql.text("rule_add"), rows)
+        cursor.execute("SELECT lock_transitions()")
+        cursor.execute(sql.text("alerts_disarm"), {"armed": [rule.id for rule in rules.rules]})

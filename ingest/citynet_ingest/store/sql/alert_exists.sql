@@ -1,1 +1,0 @@
-SELECT 1 FROM alert WHERE id = %(alert_id)s

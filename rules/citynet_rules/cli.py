@@ -1,0 +1,112 @@
+"""``citynet rules``: check rule files, show what they come to."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from citynet.errors import ConfigError
+from citynet.runtime.command import EXIT_FAILURE, JsonOption, command
+from citynet_rules.kinds import KINDS
+from citynet_rules.rule import Rule
+from citynet_rules.rulefile import SUFFIXES
+from citynet_rules.spec import RuleSet, library_paths, load_rules
+
+app = typer.Typer(help="Check and show alert rules.", no_args_is_help=True)
+
+PathsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Rule files or folders of them (default: the shipped library).", show_default=False),
+]
+
+
+@app.command()
+@command
+def check(paths: PathsArgument = None, as_json: JsonOption = False) -> None:
+    """Check rule files; print every problem with file and line. Exit 1 if there is one."""
+    files = rule_files(paths)
+    try:
+        rules = load_rules(files)
+    except ConfigError as error:
+        if as_json:
+            print(
+                json.dumps(
+                    {"ok": False, "files": [str(f) for f in files], "problems": error.problems}, ensure_ascii=False
+                )
+            )
+        else:
+            print("\n".join(error.problems), file=sys.stderr)
+        raise typer.Exit(EXIT_FAILURE) from None
+    if as_json:
+        print(
+            json.dumps(
+                {"ok": True, "files": [str(f) for f in files], "rules": len(rules), "problems": []}, ensure_ascii=False
+            )
+        )
+    else:
+        print(f"{len(rules)} rules in {len(files)} files, no problems")
+
+
+@app.command()
+@command
+def show(paths: PathsArgument = None, as_json: JsonOption = False) -> None:
+    """Show the effective rules with their standard, edition, status, and where each one stands."""
+    rules = load_rules(rule_files(paths))
+    if as_json:
+        print(json.dumps([described(rule, rules) for rule in rules], ensure_ascii=False))
+        return
+    header = ("id", "version", "kind", "metric", "limits", "standard", "edition", "status")
+    print(table([header, *(row(rule) for rule in rules)]))
+
+
+def rule_files(paths: Sequence[Path] | None) -> list[Path]:
+    """The files to read; a folder stands for the rule files directly in it, in order of their names."""
+    if not paths:
+        return library_paths()
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(inner for inner in path.iterdir() if inner.suffix in SUFFIXES)
+            if not found:
+                raise ConfigError([f"{path}: no rule files ({', '.join(SUFFIXES)}) in this folder"])
+            files += found
+        else:
+            files.append(path)
+    return files
+
+
+def described(rule: Rule, rules: RuleSet) -> dict[str, Any]:
+    """A rule with the values that hold when it is evaluated, defaults filled in, and its origin."""
+    facts = {key: value for key, value in KINDS[rule.kind].facts(rule).items() if key != "unit"}
+    return {**rule.model_dump(mode="json"), **facts, "origin": rules.origins[rule.id]}
+
+
+def row(rule: Rule) -> tuple[str, ...]:
+    """One line of the table."""
+    facts = KINDS[rule.kind].facts(rule)
+    if "levels" in facts:
+        sign = "≥" if facts["direction"] == "high" else "≤"
+        limits = ", ".join(f"{colour} {sign} {value:g}" for colour, value in facts["levels"].items()) + f" {rule.unit}"
+    else:
+        limits = ", ".join(f"{key} {value}" for key, value in facts.items() if value is not None and key != "unit")
+    clause = f" {rule.clause}" if rule.clause else ""
+    return rule.id, rule.version, rule.kind, rule.metric, limits, rule.standard + clause, rule.edition, rule.status
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell; a Chinese character is two wide."""
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell + " " * (w - _width(cell)) for cell, w in zip(cells, widths, strict=True)) for cells in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -1,0 +1,245 @@
+"""The rules engine: accepted readings and watermarks in, transitions of alerts out. Pure; time is in the data.
+
+Event time only. A reading is LATE when its time is at or before the newest time of its series among the readings
+accepted before it, in acceptance order, across batches and inside one. Late readings get the flag and are not
+evaluated; they are stored by others. So what is evaluated per series is strictly rising in time, and from that follow
+the laws:
+
+- duplicates change nothing (law 3): a repeated reading is late;
+- cutting the input into other batches changes nothing (law 2);
+- after a crash, `restore` of the last snapshot and `feed` of the stored rows with time above the series' tip and
+  without the LATE flag, in time order, gives the same state and, again, the same transitions with the same ids (law 5);
+- history fed through it gives what it gave live, as long as the watermarks keep their promise (law 6).
+
+A watermark W of a source promises that no reading of its series at or before W is still to come.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from citynet.batch import F64, I32, I64, U8, Bools, SeriesBatch
+from citynet.errors import CitynetError
+from citynet.quality import LATE
+from citynet_rules.group import Group
+from citynet_rules.kinds import KINDS
+from citynet_rules.kinds.kind import Segments, usable_rows
+from citynet_rules.late import late_rows
+from citynet_rules.rule import Rule
+from citynet_rules.series import SeriesTable
+from citynet_rules.snapshot import Snapshot, decode, encode
+from citynet_rules.spec import RuleSet
+from citynet_rules.transition import NONE_US, Event, OpenAlert, SeriesInfo, Transition, alert_id, dress, order
+
+__all__ = ["Engine", "Fed", "OpenAlert", "SeriesInfo", "Transition"]
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What one batch came to.
+
+    `quality` is uint8, one entry a row of the batch and in its order: the batch's own with `LATE` set exactly where
+    late (the engine alone decides; a LATE flag that came in is dropped). `transitions` are sorted by (time_us, rule,
+    object).
+    """
+
+    quality: U8
+    transitions: list[Transition]
+
+
+class Engine:
+    """Evaluates a rule set on any number of series.
+
+    Memory: about 30 bytes a series and 200 bytes a (rule, series) pair, plus the `SeriesInfo`s. Cost: vector work per
+    reading; scalar steps only for (rule, series) pairs whose readings of a batch may change something.
+    """
+
+    def __init__(self, rules: RuleSet) -> None:
+        self._series = SeriesTable()
+        by_kind: dict[str, list[Rule]] = defaultdict(list)
+        for rule in rules:
+            by_kind[rule.kind].append(rule)
+        self._groups = [Group(KINDS[name], of_kind) for name, of_kind in sorted(by_kind.items())]
+        self._ids: dict[tuple[str, str], int] = {}
+        self._names: dict[int, tuple[str, str]] = {}
+
+    def bind(self, series: Iterable[SeriesInfo]) -> None:
+        """Make series known; rules watch those they select from here on. New series may appear at any time.
+
+        Binding the same series again changes nothing but, where it differs, its source. Bind a series before its
+        readings are fed: what was fed earlier counts for its tip only.
+
+        Raises:
+            CitynetError: an id is bound to another name already, or the name (device, metric) to another id: a rule has
+                one series an object. Nothing has been bound then.
+        """
+        given = list(series)
+        if not given:
+            return
+        self._check_names(given)
+        infos = {info.id: info for info in given}
+        slots = self._series.slots(np.fromiter(infos, np.int32, len(infos)))
+        fresh: list[tuple[int, SeriesInfo]] = []
+        for slot, info in zip(slots.tolist(), infos.values(), strict=True):
+            if self._series.info[slot] is None:
+                fresh.append((slot, info))
+            self._series.info[slot] = info
+            self._series.set_source(slot, info.source)
+            self._ids[info.device, info.metric] = info.id
+            self._names[info.id] = (info.device, info.metric)
+        self._watch(fresh)
+
+    def feed(self, batch: SeriesBatch) -> Fed:
+        """Take accepted readings, grouped by series, in acceptance order inside a series; times within ±2^61 µs.
+
+        Raises:
+            CitynetError: a series has two runs of rows (nothing has been taken then).
+        """
+        quality = batch.quality & np.uint8(~LATE & 0xFF)
+        if not len(batch):
+            return Fed(quality, [])
+        start = batch.starts()
+        ids = batch.series[start]
+        _check_grouped(ids)
+        slot = self._series.slots(ids)
+        late = late_rows(batch.time_us, start, self._series.tip_us[slot])
+        if late is not None:
+            quality[late] |= LATE
+        segments = self._segments(batch, start, slot, late)
+        if not len(segments):
+            return Fed(quality, [])
+        found = [self._dress(group, group.kernel.feed(group.pairs, segments)) for group in self._groups]
+        self._series.move(segments)
+        return Fed(quality, sorted((t for some in found for t in some), key=order))
+
+    def advance(self, watermarks: Mapping[str, int]) -> list[Transition]:
+        """Event time has come this far, per source (µs since 1970; key "" is the server's own); lower values are
+        ignored.
+
+        Sources need not be known; each costs a dict entry, so their number is bounded by the fleet's.
+        """
+        for source, watermark_us in watermarks.items():
+            self._series.pass_time(source, watermark_us)
+        progress = self._series.progress()
+        found = [self._dress(group, group.kernel.advance(group.pairs, progress)) for group in self._groups]
+        return sorted((t for some in found for t in some), key=order)
+
+    def tips(self) -> tuple[I32, I64]:
+        """Ids (int32) of all series that were bound, fed or restored, and the newest accepted event time of each (int64
+        µs, -2**62 where there is none)."""
+        return self._series.ids.copy(), self._series.tip_us.copy()
+
+    def open_alerts(self) -> list[OpenAlert]:
+        """What is in force, by rule and object. A database that believes in more (its rule is gone or was changed) may
+        close the rest."""
+        found = []
+        for group in self._groups:
+            state = group.pairs.state
+            for pair in np.flatnonzero(state["raised_us"] != NONE_US).tolist():
+                info = self._info(int(group.pairs.slot[pair]))
+                rule = group.rules[int(group.pairs.rule[pair])]
+                raised_us = int(state["raised_us"][pair])
+                ident = alert_id(rule.id, info.device, raised_us)
+                level = int(state["level"][pair])
+                found.append(OpenAlert(ident, rule.id, rule.version, info.device, info.id, level, raised_us))
+        return sorted(found, key=lambda alert: (alert.rule, alert.object))
+
+    def snapshot(self) -> bytes:
+        """The whole state: tips, watermarks, and every (rule, version, series) state. Equal states give equal bytes."""
+        ids, tip_us, tip = self._series.ids, self._series.tip_us, self._series.tip
+        fed = np.flatnonzero(tip_us != NONE_US)
+        fed = fed[np.argsort(ids[fed], kind="stable")]
+        return encode(
+            Snapshot(
+                ids=ids[fed].astype("<i4").tobytes(),
+                tip_us=tip_us[fed].astype("<i8").tobytes(),
+                tip=tip[fed].astype("<f8").tobytes(),
+                watermarks=self._series.watermarks(),
+                tables=[group.save(ids) for group in self._groups],
+            )
+        )
+
+    def restore(self, state: bytes) -> None:
+        """Replace the whole state by a snapshot's; may come before or after `bind`.
+
+        A rule starts fresh when its id, version, metric, limits or delays differ from the snapshot's. States of series
+        that are not bound yet wait until they are, and stay in later snapshots.
+
+        Raises:
+            CitynetError: not a snapshot, damaged, or of another format version; the engine is as it was then.
+        """
+        snapshot = decode(state)
+        tables = {table.kind: table for table in snapshot.tables}
+        ids = np.frombuffer(snapshot.ids, "<i4").astype(np.int32)
+        if len(np.unique(ids)) != len(ids):
+            raise CitynetError("rules snapshot: a series stands twice")
+        for group in self._groups:
+            group.check(tables.get(group.kind.name))
+        self._series.reset()
+        self._series.put(ids, np.frombuffer(snapshot.tip_us, "<i8"), np.frombuffer(snapshot.tip, "<f8"))
+        for source, watermark_us in snapshot.watermarks.items():
+            self._series.pass_time(source, watermark_us)
+        for group in self._groups:
+            group.load(tables.get(group.kind.name), self._series.ids)
+
+    def _check_names(self, given: Iterable[SeriesInfo]) -> None:
+        """One id a name and one name an id, among the known series and the new ones."""
+        claimed: dict[tuple[str, str], int] = {}
+        claimed_names: dict[int, tuple[str, str]] = {}
+        for info in given:
+            name = (info.device, info.metric)
+            before = self._names.get(info.id, claimed_names.setdefault(info.id, name))
+            if before != name:
+                raise CitynetError(f"series {info.id} is {'/'.join(before)}, it cannot become {'/'.join(name)}")
+            owner = self._ids.get(name, claimed.setdefault(name, info.id))
+            if owner != info.id:
+                raise CitynetError(f"{'/'.join(name)} is series {owner}, it cannot be series {info.id} as well")
+
+    def _watch(self, fresh: list[tuple[int, SeriesInfo]]) -> None:
+        """Make the pairs of newly bound series."""
+        bound: I32 = np.array([info.id for _, info in fresh], np.int32)
+        for group in self._groups:
+            rows = [(n, slot, info.id) for slot, info in fresh for n in group.watching(info.device, info.metric)]
+            if rows:
+                columns = np.array(rows, np.int64)
+                group.add(columns[:, 0].astype(np.int32), columns[:, 1], columns[:, 2].astype(np.int32))
+            group.drop_waiting(bound)
+
+    def _segments(self, batch: SeriesBatch, start: I64, slot: I64, late: Bools | None) -> Segments:
+        """The accepted readings of a batch, without the late ones."""
+        time_us, value, quality = batch.time_us, batch.value, batch.quality
+        stop = np.append(start[1:], len(batch))
+        if late is not None:
+            kept = np.concatenate([[0], np.cumsum(~late)])
+            start, stop = kept[start], kept[stop]
+            full = start < stop
+            start, stop, slot = start[full], stop[full], slot[full]
+            time_us, value, quality = time_us[~late], value[~late], quality[~late]
+        before_us: I64 = self._series.tip_us[slot]
+        before: F64 = self._series.tip[slot]
+        usable = usable_rows(value, quality)
+        return Segments(slot, start, stop, before_us, before, time_us, value, quality, usable)
+
+    def _dress(self, group: Group, events: list[Event]) -> list[Transition]:
+        found = []
+        for event in events:
+            info = self._info(event.slot)
+            facts = group.facts[event.rule]
+            found.append(dress(event, group.rules[event.rule], info, facts, group.kind.templates))
+        return found
+
+    def _info(self, slot: int) -> SeriesInfo:
+        info = self._series.info[slot]
+        if info is None:
+            raise AssertionError(f"slot {slot} has a pair but was never bound")
+        return info
+
+
+def _check_grouped(ids: I32) -> None:
+    """Each series must be one run of rows, or the tip of a run would be compared with the wrong one."""
+    if len(ids) > 1 and not (ids[1:] > ids[:-1]).all() and len(np.unique(ids)) != len(ids):
+        raise CitynetError("batch is not grouped by series: one series has two runs of rows")

@@ -1,0 +1,116 @@
+"""All rules of one kind in an engine: their pairs, their kernel, and states that wait for their series to be bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from citynet.batch import I32, I64, Bools
+from citynet.errors import CitynetError
+from citynet_rules.kinds.kind import Kind, Pairs, Rows
+from citynet_rules.rule import Rule
+from citynet_rules.snapshot import KindTable
+from citynet_rules.transition import standing
+
+
+class Group:
+    """One kind's rules and what is known of each (rule, series) pair."""
+
+    def __init__(self, kind: Kind, rules: Sequence[Rule]) -> None:
+        self.kind = kind
+        self.rules = list(rules)
+        self.facts = [standing(rule, kind.facts(rule)) for rule in rules]
+        self.kernel = kind.kernel(rules)
+        self.pairs = Pairs(kind.state)
+        self._by_metric: dict[str, list[int]] = {}
+        for number, rule in enumerate(rules):
+            self._by_metric.setdefault(rule.metric, []).append(number)
+        self._waiting_keys: I64 = np.empty(0, np.int64)
+        self._waiting_state: Rows = np.empty(0, kind.state)
+
+    def watching(self, device: str, metric: str) -> list[int]:
+        """Numbers of the rules that select a series."""
+        return [number for number in self._by_metric.get(metric, ()) if self.rules[number].selects(device, metric)]
+
+    def add(self, rule: I32, slot: I64, series: I32) -> None:
+        """Add pairs: with the state a snapshot kept for them, else fresh."""
+        state = self.kernel.fresh(rule)
+        self._adopt(state, _keys(rule, series))
+        self.pairs.add(rule, slot, state)
+
+    def drop_waiting(self, series: I32) -> None:
+        """These series are bound now: what still waits for them belongs to rules that no longer select them."""
+        if len(self._waiting_keys):
+            ids = (self._waiting_keys & 0xFFFF_FFFF).astype(np.uint32).view(np.int32)
+            self._keep(~np.isin(ids, series))
+
+    def save(self, ids: I32) -> KindTable:
+        """Every pair's state; `ids` are the series ids by slot."""
+        keys = np.concatenate([_keys(self.pairs.rule, ids[self.pairs.slot]), self._waiting_keys])
+        state = np.concatenate([self.pairs.state, self._waiting_state])
+        order = np.argsort(keys, kind="stable")
+        rule = (keys[order] >> 32).astype("<i4")
+        series = (keys[order] & 0xFFFF_FFFF).astype("<u4")
+        return KindTable(
+            kind=self.kind.name,
+            layout=self._layout(),
+            rules=[r.fingerprint for r in self.rules],
+            rule=rule.tobytes(),
+            series=series.tobytes(),
+            state=state[order].tobytes(),
+        )
+
+    def load(self, table: KindTable | None, ids: I32) -> None:
+        """Replace all states by those of `table`; where it has none (or a rule has changed) they are fresh."""
+        self._waiting_keys = np.empty(0, np.int64)
+        self._waiting_state = np.empty(0, self.kind.state)
+        if table is not None and table.layout == self._layout():
+            self._read(table)
+        state = self.kernel.fresh(self.pairs.rule)
+        self._adopt(state, _keys(self.pairs.rule, ids[self.pairs.slot]))
+        self.pairs.state[:] = state
+
+    def check(self, table: KindTable | None) -> None:
+        """Raise `CitynetError` if `load` could not read `table`."""
+        if table is None or table.layout != self._layout():
+            return
+        old = np.frombuffer(table.rule, "<i4")
+        fits = len(table.state) == len(old) * self.kind.state.itemsize
+        if not fits or (len(old) and not 0 <= old.min() <= old.max() < len(table.rules)):
+            raise CitynetError(f"rules snapshot: states of kind {self.kind.name} do not fit their index")
+
+    def _read(self, table: KindTable) -> None:
+        old = np.frombuffer(table.rule, "<i4")
+        series = np.frombuffer(table.series, "<i4")
+        number = {rule.fingerprint: n for n, rule in enumerate(self.rules)}
+        now = np.array([number.get(fingerprint, -1) for fingerprint in table.rules], np.int64)[old]
+        kept = now >= 0
+        keys = _keys(now[kept].astype(np.int32), series[kept].astype(np.int32))
+        order = np.argsort(keys, kind="stable")
+        self._waiting_keys = keys[order]
+        self._waiting_state = np.frombuffer(table.state, self.kind.state)[kept][order]
+
+    def _adopt(self, state: Rows, keys: I64) -> None:
+        """Overwrite the rows of `state` for which a kept one waits."""
+        if not len(self._waiting_keys):
+            return
+        place = np.minimum(np.searchsorted(self._waiting_keys, keys), len(self._waiting_keys) - 1)
+        found = self._waiting_keys[place] == keys
+        state[found] = self._waiting_state[place[found]]
+        rest = np.ones(len(self._waiting_keys), np.bool_)
+        rest[place[found]] = False
+        self._keep(rest)
+
+    def _keep(self, rest: Bools) -> None:
+        self._waiting_keys = self._waiting_keys[rest]
+        self._waiting_state = self._waiting_state[rest]
+
+    def _layout(self) -> str:
+        return repr(self.kind.state.descr)
+
+
+def _keys(rule: I32, series: I32) -> I64:
+    """(rule, series id) as one number, ordered by rule."""
+    keys: I64 = (rule.astype(np.int64) << 32) | series.astype(np.int64) & 0xFFFF_FFFF
+    return keys

@@ -1,0 +1,9 @@
+"""The kinds of rules, one module each; adding one means its module and its line in `KINDS`."""
+
+from __future__ import annotations
+
+from citynet_rules.kinds.kind import Kind
+from citynet_rules.kinds.limit import LimitKind
+from citynet_rules.kinds.stale import StaleKind
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (LimitKind(), StaleKind())}

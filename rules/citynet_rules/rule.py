@@ -1,0 +1,135 @@
+"""One rule as data: what every kind has in common. A kind adds its own fields by subclassing `Rule`.
+
+A rule names its metric, the devices it watches, its unit and where its numbers come from (standard, edition, clause,
+status mark); kinds add thresholds and times. Unknown keys are errors, numbers are finite, everything is bounded.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from functools import cached_property
+from hashlib import blake2b
+from string import Formatter
+from typing import Annotated, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from citynet.ids import is_id
+
+Colour = Literal["blue", "yellow", "orange", "red"]
+COLOURS: tuple[Colour, ...] = ("blue", "yellow", "orange", "red")
+COLOURS_ZH = ("蓝色", "黄色", "橙色", "红色")
+
+# P read in the primary text, Q quoted by a secondary page, C seen in public code or data, U unverified own
+# knowledge, D design proposal. A rule carries the weakest mark of its numbers.
+Status = Literal["P", "Q", "C", "U", "D"]
+
+PLACEHOLDERS = frozenset({"value", "limit", "unit", "device", "metric", "since"})
+DELAY_S_MAX = 30 * 86_400.0  # a delay beyond 30 days is a typing error, not a rule
+AGE_S_MAX = 400 * 86_400.0  # readings older than 400 days are not accepted either
+GLOBS_MAX = 64
+
+Delay = Annotated[float, Field(ge=0, le=DELAY_S_MAX, allow_inf_nan=False)]
+Age = Annotated[float, Field(gt=0, le=AGE_S_MAX, allow_inf_nan=False)]
+Line = Annotated[str, Field(min_length=1, max_length=200)]
+Optional = Annotated[str, Field(max_length=200)]
+Prose = Annotated[str, Field(max_length=2000)]
+
+_GLOB = re.compile(r"(?:[A-Za-z0-9._*?-]|\[!?[A-Za-z0-9._-]+\])+")
+
+
+def level_of(colour: Colour) -> int:
+    """Level 1 (blue) to 4 (red) of a colour."""
+    return COLOURS.index(colour) + 1
+
+
+def microseconds(seconds: float) -> int:
+    """Seconds as whole microseconds, the unit of event time."""
+    return round(seconds * 1_000_000)
+
+
+class Rule(BaseModel):
+    """The fields of every rule. `status` is the weakest mark of the rule's numbers, `source` the place they were
+    read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    id: str
+    version: str
+    kind: str
+    title_zh: Line
+    title_en: Line
+    domain: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+    metric: str
+    devices: Annotated[tuple[str, ...], Field(strict=False, min_length=1, max_length=GLOBS_MAX)] = ("*",)
+    unit: Line
+    basis: Optional = ""
+    standard: Line
+    edition: Line
+    clause: Optional = ""
+    jurisdiction: Line = "CN"
+    status: Status
+    source: Optional = ""
+    guidance_zh: Prose = ""
+    guidance_en: Prose = ""
+    template_zh: Annotated[str, Field(max_length=500)] = ""
+    template_en: Annotated[str, Field(max_length=500)] = ""
+
+    @field_validator("id", "metric")
+    @classmethod
+    def _identifier(cls, text: str) -> str:
+        if not is_id(text):
+            raise ValueError(f"{text[:80]!r} is not 1..64 of A-Z a-z 0-9 . _ -")
+        return text
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version(cls, version: object) -> object:
+        """A version may be written as a number; True is none."""
+        number = isinstance(version, int) and not isinstance(version, bool)
+        text = str(version) if number else version
+        if text == "":
+            raise ValueError("must not be empty")
+        return text
+
+    @field_validator("devices")
+    @classmethod
+    def _globs(cls, globs: tuple[str, ...]) -> tuple[str, ...]:
+        for glob in globs:
+            if len(glob) > 128 or _GLOB.fullmatch(glob) is None:
+                raise ValueError(f"bad glob {glob[:80]!r}: letters, digits, . _ - and * ? [abc] [!abc] only")
+        return globs
+
+    @field_validator("template_zh", "template_en")
+    @classmethod
+    def _template(cls, template: str) -> str:
+        try:
+            parts = list(Formatter().parse(template))
+        except ValueError as error:
+            raise ValueError(f"bad template: {error}") from None
+        for _, name, form, conversion in parts:
+            if name is not None and name not in PLACEHOLDERS:
+                raise ValueError(f"unknown placeholder {{{name}}} (known: {', '.join(sorted(PLACEHOLDERS))})")
+            if form or conversion:
+                raise ValueError(f"{{{name}}} takes no format or conversion")
+        return template
+
+    @cached_property
+    def _device_pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(fnmatch.translate(glob) for glob in self.devices))
+
+    def selects(self, device: str, metric: str) -> bool:
+        """Whether this rule watches that series."""
+        return metric == self.metric and self._device_pattern.match(device) is not None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names everything a kept state depends on: id, version, kind, metric and the kind's own fields.
+
+        Titles, guidance, sources and the device globs may change without losing what is pending or open.
+        """
+        own = type(self).model_fields.keys() - Rule.model_fields.keys()
+        facts = self.model_dump(include={"id", "version", "kind", "metric", *own})
+        return blake2b(msgspec.json.encode(facts, order="deterministic"), digest_size=16).hexdigest()

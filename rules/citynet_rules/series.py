@@ -1,0 +1,126 @@
+"""The series an engine knows: one slot each, with the newest accepted reading and whose watermark tells its time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from citynet.batch import F64, I32, I64
+from citynet_rules.kinds.kind import Progress, Segments
+from citynet_rules.transition import NONE_US, SeriesInfo
+
+SERVER = ""  # the server's own watermark
+
+
+class SeriesTable:
+    """Slots of series, append only; about 30 bytes a series beside its `SeriesInfo`.
+
+    A slot exists for every series that was bound, fed or restored. Columns, one entry a slot: `ids` int32, `tip_us`
+    int64 (`NONE_US` before the first reading), `tip` float64.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._ids: I32 = np.empty(0, np.int32)
+        self._tip_us: I64 = np.empty(0, np.int64)
+        self._tip: F64 = np.empty(0, np.float64)
+        self._source: I32 = np.empty(0, np.int32)
+        self._sorted_ids: I32 = np.empty(0, np.int32)
+        self._slot_of_sorted: I64 = np.empty(0, np.int64)
+        self._source_number: dict[str, int] = {SERVER: 0}
+        self._watermark_us: list[int] = [NONE_US]
+        self.info: list[SeriesInfo | None] = []
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def ids(self) -> I32:
+        return self._ids[: self._count]
+
+    @property
+    def tip_us(self) -> I64:
+        return self._tip_us[: self._count]
+
+    @property
+    def tip(self) -> F64:
+        return self._tip[: self._count]
+
+    def slots(self, ids: I32) -> I64:
+        """Slots of distinct `ids`; the unknown ones get one."""
+        slot, known = self._find(ids)
+        if not known.all():
+            self._append(ids[~known])
+            slot, _ = self._find(ids)
+        return slot
+
+    def set_source(self, slot: int, source: str) -> None:
+        """Whose watermark counts for this series."""
+        self._source[slot] = self._number_of(source)
+
+    def pass_time(self, source: str, watermark_us: int) -> None:
+        """Move a source's watermark forward; a lower one is ignored."""
+        number = self._number_of(source)
+        self._watermark_us[number] = max(self._watermark_us[number], watermark_us)
+
+    def watermarks(self) -> dict[str, int]:
+        """Watermark of every source that has one."""
+        numbers = self._source_number.items()
+        return {name: self._watermark_us[n] for name, n in numbers if self._watermark_us[n] != NONE_US}
+
+    def progress(self) -> Progress:
+        """How far time has come, per slot."""
+        source_us = np.array(self._watermark_us, np.int64)[self._source[: self._count]]
+        return Progress(self.tip_us, self.tip, source_us, self._watermark_us[0])
+
+    def move(self, segments: Segments) -> None:
+        """The last reading of every segment is now the newest of its series."""
+        last = segments.stop - 1
+        self._tip_us[segments.slot] = segments.time_us[last]
+        self._tip[segments.slot] = segments.value[last]
+
+    def reset(self) -> None:
+        """Forget readings and watermarks; slots, infos and sources stay."""
+        self._tip_us[:] = NONE_US
+        self._tip[:] = np.nan
+        self._watermark_us = [NONE_US] * len(self._watermark_us)
+
+    def put(self, ids: I32, tip_us: I64, tip: F64) -> None:
+        """Set the newest readings of distinct `ids`."""
+        slot = self.slots(ids)
+        self._tip_us[slot] = tip_us
+        self._tip[slot] = tip
+
+    def _number_of(self, source: str) -> int:
+        number = self._source_number.setdefault(source, len(self._watermark_us))
+        if number == len(self._watermark_us):
+            self._watermark_us.append(NONE_US)
+        return number
+
+    def _find(self, ids: I32) -> tuple[I64, NDArray[np.bool_]]:
+        if not self._count:
+            return np.zeros(len(ids), np.int64), np.zeros(len(ids), np.bool_)
+        place = np.minimum(np.searchsorted(self._sorted_ids, ids), self._count - 1)
+        return self._slot_of_sorted[place], self._sorted_ids[place] == ids
+
+    def _append(self, ids: I32) -> None:
+        count = self._count + len(ids)
+        if count > len(self._ids):
+            capacity = max(count, 2 * len(self._ids), 1024)
+            self._ids = _grown(self._ids, capacity, 0)
+            self._tip_us = _grown(self._tip_us, capacity, NONE_US)
+            self._tip = _grown(self._tip, capacity, np.nan)
+            self._source = _grown(self._source, capacity, 0)
+        self._ids[self._count : count] = ids
+        self._count = count
+        self.info += [None] * len(ids)
+        self._slot_of_sorted = np.argsort(self.ids, kind="stable").astype(np.int64)
+        self._sorted_ids = self.ids[self._slot_of_sorted]
+
+
+def _grown(column: NDArray[Any], capacity: int, fill: float) -> NDArray[Any]:
+    wider = np.full(capacity, fill, column.dtype)
+    wider[: len(column)] = column
+    return wider

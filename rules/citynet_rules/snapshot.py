@@ -1,0 +1,75 @@
+"""An engine's state as bytes: a magic word, a checksum, and a msgpack body whose columns are little-endian arrays."""
+
+from __future__ import annotations
+
+import zlib
+
+import msgspec
+
+from citynet.errors import CitynetError
+
+MAGIC = b"CNRS\x01"  # the last byte is the version of this format
+BYTES_MAX = 1 << 30
+
+
+class KindTable(msgspec.Struct, frozen=True):
+    """The pairs of one kind, ordered by rule and series: `rule` int32 into `rules` (fingerprints), `series` int32 ids,
+    `state` rows of the dtype that `layout` describes."""
+
+    kind: str
+    layout: str
+    rules: list[str]
+    rule: bytes
+    series: bytes
+    state: bytes
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """Newest reading of every series that was fed (`ids` int32, `tip_us` int64, `tip` float64, ordered by id),
+    watermarks by source, and the kinds' pairs."""
+
+    ids: bytes
+    tip_us: bytes
+    tip: bytes
+    watermarks: dict[str, int]
+    tables: list[KindTable]
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """Bytes of a snapshot; the same state gives the same bytes."""
+    body = msgspec.msgpack.encode(snapshot, order="sorted")
+    return MAGIC + zlib.crc32(body).to_bytes(4, "little") + body
+
+
+def decode(state: bytes) -> Snapshot:
+    """The snapshot in `state`.
+
+    Raises:
+        CitynetError: not a snapshot, of another version, damaged, or larger than `BYTES_MAX`.
+    """
+    if len(state) > BYTES_MAX:
+        raise CitynetError(f"rules snapshot: {len(state)} bytes, at most {BYTES_MAX}")
+    if state[:4] != MAGIC[:4]:
+        raise CitynetError("rules snapshot: not a snapshot of the rules engine")
+    if state[:5] != MAGIC:
+        raise CitynetError(
+            f"rules snapshot: format version {state[4:5].hex() or 'missing'}, this is version {MAGIC[4]}"
+        )
+    body = state[9:]
+    if zlib.crc32(body).to_bytes(4, "little") != state[5:9]:
+        raise CitynetError("rules snapshot: damaged (checksum differs)")
+    try:
+        snapshot = msgspec.msgpack.decode(body, type=Snapshot)
+    except msgspec.DecodeError as error:
+        raise CitynetError(f"rules snapshot: {error}") from None
+    _check(snapshot)
+    return snapshot
+
+
+def _check(snapshot: Snapshot) -> None:
+    """Columns of one table must be of one length."""
+    if not (len(snapshot.ids) * 2 == len(snapshot.tip_us) == len(snapshot.tip) and len(snapshot.ids) % 4 == 0):
+        raise CitynetError("rules snapshot: columns of the series differ in length")
+    for table in snapshot.tables:
+        if len(table.rule) != len(table.series) or len(table.rule) % 4:
+            raise CitynetError(f"rules snapshot: columns of kind {table.kind[:64]} differ in length")

@@ -1,0 +1,169 @@
+"""A small city of rules and series for the properties of the engine, and streams of readings and watermarks through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf, nan
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from citynet.batch import SeriesBatch
+from citynet_rules.engine import Engine, Fed, SeriesInfo, Transition
+from citynet_rules.kinds.limit import LimitRule
+from citynet_rules.kinds.stale import StaleRule
+from citynet_rules.spec import RuleSet
+
+SECOND = 1_000_000
+law = settings(deadline=None, print_blob=True)
+"""Settings of every property here: no time limit an example (the machine may be busy), the failing case printed."""
+
+
+def limit_rule(ident: str, **fields: object) -> LimitRule:
+    """A limit rule with the words filled in; `fields` set or replace the rest."""
+    given: dict[str, object] = {
+        "id": ident, "version": 1, "kind": "limit", "title_zh": "测试", "title_en": "test", "domain": "gas", "metric": "x",
+        "unit": "u", "standard": "none", "edition": "1", "status": "D", "direction": "high", "levels": {"red": 1.0},
+    }  # fmt: skip
+    return LimitRule.model_validate(given | fields)
+
+
+def stale_rule(ident: str, **fields: object) -> StaleRule:
+    """A stale rule with the words filled in; `fields` set or replace the rest."""
+    given: dict[str, object] = {
+        "id": ident, "version": 1, "kind": "stale", "title_zh": "测试", "title_en": "test", "domain": "device", "metric": "x",
+        "unit": "u", "standard": "none", "edition": "1", "status": "D", "level": "yellow", "max_age_s": 10,
+    }  # fmt: skip
+    return StaleRule.model_validate(given | fields)
+
+
+RULES = RuleSet(
+    (
+        limit_rule("x-graded", levels={"blue": 1, "yellow": 2, "red": 4}, hysteresis=0.5, on_delay_s=5, gap_s_max=12),
+        limit_rule("x-low", direction="low", levels={"yellow": 1, "orange": 0}),
+        limit_rule("x-some", devices=["a-*"], levels={"orange": 3}, hysteresis=1, on_delay_s=2, off_delay_s=0),
+        limit_rule("y-graded", metric="y", levels={"blue": 2, "orange": 3, "red": 4}, on_delay_s=0, off_delay_s=6),
+        stale_rule("x-stale"),
+        stale_rule("y-stale", metric="y", clock="server", max_age_s=15),
+    )
+)
+SERIES = (
+    SeriesInfo(7, "a-1", "x", "gw-1"),
+    SeriesInfo(3, "a-2", "x", "gw-2"),
+    SeriesInfo(12, "b-1", "x", "b-1"),
+    SeriesInfo(5, "a-1", "y", "gw-1"),
+    SeriesInfo(40, "b-1", "y", "gw-2"),
+    SeriesInfo(9, "b-1", "unwatched", "gw-2"),
+)
+IDS = [info.id for info in SERIES]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One accepted reading; `time_us` in µs."""
+
+    series: int
+    time_us: int
+    value: float
+    quality: int
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A watermark of one source."""
+
+    source: str
+    time_us: int
+
+
+Op = Reading | Mark
+
+VALUES = st.sampled_from([-1.0, 0.0, 0.5, 1.0, 1.4, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 5.0, nan, inf, -inf])
+QUALITIES = st.sampled_from([0, 0, 0, 0, 0, 1, 2, 3, 64, 128, 66])
+READINGS = st.builds(Reading, st.sampled_from(IDS), st.integers(0, 60).map(lambda s: s * SECOND), VALUES, QUALITIES)
+MARKS = st.builds(
+    Mark, st.sampled_from(["", "gw-1", "gw-2", "b-1", "nobody"]), st.integers(0, 90).map(lambda s: s * SECOND)
+)
+SORTED_ISH = st.lists(READINGS, max_size=60).map(lambda rows: sorted(rows, key=lambda row: row.time_us))
+ANY_ORDER = st.lists(READINGS, max_size=60)
+READING_STREAMS = st.one_of(SORTED_ISH, ANY_ORDER)
+"""Accepted readings: in order of time, or in any order with repetitions."""
+STREAMS = st.lists(st.one_of(READINGS, READINGS, READINGS, MARKS), max_size=60)
+"""Readings and watermarks in any order; the watermarks keep no promise."""
+
+
+def engine(rules: RuleSet = RULES, series: Iterable[SeriesInfo] = SERIES) -> Engine:
+    """A fresh engine with the series bound."""
+    fresh = Engine(rules)
+    fresh.bind(series)
+    return fresh
+
+
+def batch(readings: Sequence[Reading]) -> SeriesBatch:
+    """Readings in acceptance order as a batch."""
+    return SeriesBatch.group(
+        np.array([r.series for r in readings], np.int32),
+        np.array([r.time_us for r in readings], np.int64),
+        np.array([r.value for r in readings], np.float64),
+        np.array([r.quality for r in readings], np.uint8),
+    )
+
+
+def feed(target: Engine, readings: Sequence[Reading]) -> tuple[list[Transition], list[int]]:
+    """Feed readings; the transitions, and the quality of every reading in the order given."""
+    fed: Fed = target.feed(batch(readings))
+    order = np.argsort(np.array([r.series for r in readings], np.int32), kind="stable")
+    quality = np.empty(len(readings), np.uint8)
+    quality[order] = fed.quality
+    return fed.transitions, quality.tolist()
+
+
+def key(transition: Transition) -> tuple[object, ...]:
+    """What makes a transition the same, wherever it was noticed: everything in it."""
+    t = transition
+    words = (t.alert_id, t.rule, t.version, t.object, t.series, t.kind, t.level, t.time_us, t.value, t.limit)
+    return (*words, repr(t.evidence), t.text_zh, t.text_en)
+
+
+def keys(transitions: Iterable[Transition]) -> list[tuple[object, ...]]:
+    """All of them, in an order of their own."""
+    return sorted((key(t) for t in transitions), key=repr)
+
+
+def apply(target: Engine, ops: Sequence[Op], cuts: Iterable[int] = ()) -> list[Transition]:
+    """Run a stream; readings between two marks travel in one batch, cut further before the positions in `cuts`."""
+    found: list[Transition] = []
+    waiting: list[Reading] = []
+    borders = set(cuts)
+    for position, op in enumerate(ops):
+        if waiting and (isinstance(op, Mark) or position in borders):
+            found += feed(target, waiting)[0]
+            waiting = []
+        if isinstance(op, Mark):
+            found += target.advance({op.source: op.time_us})
+        else:
+            waiting.append(op)
+    return found + (feed(target, waiting)[0] if waiting else [])
+
+
+def honest(readings: Sequence[Reading], places: Iterable[int]) -> list[Op]:
+    """`readings` with watermarks put in after the positions in `places`, each keeping its promise: for every source, as far
+    as no reading of it that is still to come would be at or before it."""
+    ops: list[Op] = []
+    chosen = set(places)
+    watched = {info.id: info.source for info in SERIES}
+    for position, row in enumerate(readings):
+        ops.append(row)
+        if position not in chosen:
+            continue
+        coming = [(watched[r.series], r.time_us) for r in readings[position + 1 :]]
+        for source in ("", *sorted({info.source for info in SERIES})):
+            times = [time_us for owner, time_us in coming if source in ("", owner)]
+            ops.append(Mark(source, min(times, default=60 * SECOND) - 1))
+    return ops
+
+
+END = {"": 1000 * SECOND} | {info.source: 1000 * SECOND for info in SERIES}
+"""Watermarks past everything."""

@@ -1,0 +1,206 @@
+"""The laws of the architecture as properties of the rules engine, over all kinds of rules together."""
+
+from __future__ import annotations
+
+from itertools import groupby, pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from citynet.quality import LATE
+from citynet_rules.engine import Engine, Transition
+
+from .rules_streams import (
+    END,
+    READING_STREAMS,
+    RULES,
+    SERIES,
+    STREAMS,
+    Mark,
+    Op,
+    Reading,
+    apply,
+    engine,
+    feed,
+    honest,
+    key,
+    keys,
+    law,
+)
+
+PLACES = st.sets(st.integers(0, 60), max_size=12)
+
+
+def test_the_streams_reach_every_kind_of_transition() -> None:
+    """Otherwise the laws below would hold for nothing happening."""
+    rows = [
+        Reading(7, t * 1_000_000, v, 0)
+        for t, v in enumerate([3, 3, 3, 3, 3, 3, 5, 5, 5, 5, 5, 5, 2, *[2] * 10, *[1.2] * 11])
+    ]
+    rows += [Reading(5, t * 20_000_000, 4, 0) for t in range(3)] + [Reading(7, 60_000_000, 0, 0)]
+    found = apply(engine(), rows)
+    assert {t.kind for t in found} == {"raise", "escalate", "deescalate", "clear"}
+    assert {t.rule for t in found} >= {"x-graded", "x-low", "y-graded", "x-stale", "y-stale"}
+
+
+@law
+@given(STREAMS, PLACES)
+def test_law_2_cutting_the_input_changes_nothing(ops: list[Op], cuts: set[int]) -> None:
+    whole, cut = engine(), engine()
+    assert keys(apply(whole, ops)) == keys(apply(cut, ops, cuts))
+    assert whole.snapshot() == cut.snapshot()
+
+
+@law
+@given(READING_STREAMS, PLACES)
+def test_law_2_cutting_the_input_changes_no_quality(rows: list[Reading], cuts: set[int]) -> None:
+    whole, cut = engine(), engine()
+    expected = feed(whole, rows)[1]
+    got: list[int] = []
+    borders = sorted({0, len(rows), *(c for c in cuts if c < len(rows))})
+    for first, last in pairwise(borders):
+        got += feed(cut, rows[first:last])[1]
+    assert got == expected
+
+
+@law
+@given(STREAMS, st.data())
+def test_law_3_duplicates_of_readings_change_nothing(ops: list[Op], data: st.DataObject) -> None:
+    repeated = list(ops)
+    for position, op in reversed(list(enumerate(ops))):
+        if isinstance(op, Reading) and data.draw(st.booleans()):
+            repeated.insert(data.draw(st.integers(position + 1, len(repeated))), op)
+    once, twice = engine(), engine()
+    assert keys(apply(once, ops)) == keys(apply(twice, repeated))
+    assert once.snapshot() == twice.snapshot()
+
+
+@law
+@given(READING_STREAMS, PLACES)
+def test_law_3_repeated_watermarks_change_nothing(rows: list[Reading], places: set[int]) -> None:
+    """As long as they keep their promise; one that does not is taken at its word whenever it is repeated."""
+    ops = honest(rows, places)
+    repeated: list[Op] = [again for op in ops for again in ([op, op] if isinstance(op, Mark) else [op])]
+    old: list[Op] = [op for op in ops if isinstance(op, Mark)]
+    once, twice = engine(), engine()
+    assert keys(apply(once, ops)) == keys(apply(twice, repeated + old))
+    assert once.snapshot() == twice.snapshot()
+
+
+@law
+@given(READING_STREAMS)
+def test_law_3_a_repeated_batch_is_late_as_a_whole(rows: list[Reading]) -> None:
+    twice = engine()
+    feed(twice, rows)
+    transitions, quality = feed(twice, rows)
+    assert transitions == []
+    assert all(code & LATE for code in quality)
+
+
+@law
+@given(READING_STREAMS, PLACES, st.data())
+def test_law_5_a_crash_anywhere_changes_nothing(rows: list[Reading], places: set[int], data: st.DataObject) -> None:
+    """The database keeps rows and transitions (each once); snapshots are taken and the engine is killed at any time."""
+    ops = honest(rows, places)
+    undisturbed = engine()
+    expected = apply(undisturbed, ops, range(len(ops))) + undisturbed.advance(END)
+    live = engine()
+    saved = live.snapshot()
+    stored: list[Reading] = []
+    noted: dict[tuple[object, ...], Transition] = {}
+    marks: dict[str, int] = {}
+
+    def note(found: list[Transition]) -> None:
+        noted.update((key(t), t) for t in found)
+
+    for op in ops:
+        if isinstance(op, Mark):
+            marks[op.source] = op.time_us
+            note(live.advance({op.source: op.time_us}))
+        else:
+            found, quality = feed(live, [op])
+            note(found)
+            stored.append(Reading(op.series, op.time_us, op.value, quality[0]))
+        fate = data.draw(st.sampled_from(["", "", "", "snapshot", "crash"]))
+        if fate == "snapshot":
+            saved = live.snapshot()
+        elif fate == "crash":
+            live = revived(saved, stored, bind_first=data.draw(st.booleans()), note=noted)
+            note(live.advance(marks))
+    note(live.advance(END))
+    assert keys(noted.values()) == keys(expected)
+    assert live.snapshot() == undisturbed.snapshot()
+
+
+def revived(
+    saved: bytes, stored: list[Reading], *, bind_first: bool, note: dict[tuple[object, ...], Transition]
+) -> Engine:
+    """What a worker does after a crash: snapshot, then the stored rows above the tips without LATE, in time order."""
+    fresh = Engine(RULES)
+    if bind_first:
+        fresh.bind(SERIES)
+    fresh.restore(saved)
+    fresh.bind(SERIES)
+    ids, times = fresh.tips()
+    tips = dict(zip(ids.tolist(), times.tolist(), strict=True))
+    missed = [row for row in stored if row.time_us > tips[row.series] and not row.quality & LATE]
+    missed.sort(key=lambda row: row.time_us)
+    note.update((key(t), t) for t in feed(fresh, missed)[0])
+    return fresh
+
+
+@law
+@given(READING_STREAMS, PLACES, PLACES)
+def test_law_6_replay_of_history_gives_what_live_gave(rows: list[Reading], places: set[int], cuts: set[int]) -> None:
+    """History is what is stored, without the late rows, in order of time and without the watermarks on the way."""
+    ops = honest(rows, places)
+    live = engine()
+    stored: list[Reading] = []
+    found: list[Transition] = []
+    for op in ops:
+        if isinstance(op, Mark):
+            found += live.advance({op.source: op.time_us})
+        else:
+            transitions, quality = feed(live, [op])
+            found += transitions
+            stored.append(Reading(op.series, op.time_us, op.value, quality[0]))
+    found += live.advance(END)
+    history = sorted((row for row in stored if not row.quality & LATE), key=lambda row: row.time_us)
+    replay = engine()
+    assert keys(apply(replay, history, cuts) + replay.advance(END)) == keys(found)
+    assert replay.snapshot() == live.snapshot()
+
+
+@law
+@given(STREAMS, PLACES)
+def test_law_7_raise_and_clear_alternate(ops: list[Op], cuts: set[int]) -> None:
+    """Also when watermarks break their promise: at most one alert is open a rule and object, and time never runs back."""
+    city = engine()
+    found = apply(city, ops, cuts)
+    found.sort(key=lambda t: (t.rule, t.object))
+    still_open = set()
+    for (rule, device), of_pair in groupby(found, key=lambda t: (t.rule, t.object)):
+        level, ident, time_us = 0, "", -1
+        for t in of_pair:
+            assert t.time_us >= time_us
+            if t.kind == "raise":
+                assert level == 0
+                assert t.alert_id != ident
+                level, ident = t.level, t.alert_id
+            else:
+                assert level > 0
+                assert t.alert_id == ident
+                assert {"escalate": t.level > level, "deescalate": t.level < level, "clear": t.level == level}[t.kind]
+                level = 0 if t.kind == "clear" else t.level
+            time_us = t.time_us
+        if level:
+            still_open.add((rule, device, ident, level))
+    assert {(a.rule, a.object, a.alert_id, a.level) for a in city.open_alerts()} == still_open
+
+
+@law
+@given(READING_STREAMS)
+def test_transitions_of_one_feed_are_sorted(rows: list[Reading]) -> None:
+    transitions, _ = feed(engine(), rows)
+    order = [(t.time_us, t.rule, t.object) for t in transitions]
+    assert order == sorted(order)

@@ -1,0 +1,79 @@
+"""The shipped rules against the domain reference: numbers, marks, words."""
+
+from __future__ import annotations
+
+import pytest
+
+from citynet_rules.kinds.limit import LimitRule
+from citynet_rules.kinds.stale import StaleRule
+from citynet_rules.rule import Rule
+from citynet_rules.spec import library_paths, load_rules
+
+LIBRARY = load_rules(library_paths())
+BY_ID = {rule.id: rule for rule in LIBRARY}
+
+# id: metric, unit, direction, levels, on-delay, standard, status: as in the domain reference, sections 2.1 to 2.4 and 2.17
+LIMITS = {
+    "gas-ch4-void": ("ch4_lel", "%LEL", "high", {"orange": 20, "red": 50}, 30, "CJJ 51", "C"),
+    "gas-h2s": ("h2s_mg_m3", "mg/m3", "high", {"yellow": 10, "orange": 28}, 30, "GBZ 2.1", "Q"),
+    "gas-o2-low": ("o2_vol", "%", "low", {"yellow": 19.5, "orange": 18}, 30, "confined-space practice", "D"),
+    "gas-pressure-low": ("gas_pressure_kpa", "kPa", "low", {"yellow": 2.25, "orange": 2.0}, 60, "house practice", "D"),
+    "water-pressure-low": ("water_pressure_mpa", "MPa", "low", {"yellow": 0.14, "orange": 0.1}, 60, "GB 55036", "Q"),
+    "water-turbidity": ("turbidity_ntu", "NTU", "high", {"yellow": 1}, 60, "GB 5749", "U"),
+    "water-chlorine-low": ("chlorine_mg_l", "mg/L", "low", {"yellow": 0.05}, 60, "GB 5749", "U"),
+    "drainage-ponding": (
+        "ponding_cm", "cm", "high", {"blue": 5, "yellow": 10, "orange": 15, "red": 25}, 60,
+        "house practice, after city rules", "D",
+    ),
+    "drainage-cover-tilt": ("cover_tilt_deg", "deg", "high", {"orange": 10}, 0, "vendor default", "Q"),
+    "drainage-sump-high": ("sump_level_m", "m", "high", {"orange": 3}, 300, "house practice", "D"),
+    "device-battery-low": ("battery_pct", "%", "low", {"blue": 20, "yellow": 10}, 0, "house practice", "D"),
+}  # fmt: skip
+SILENCES = {
+    "device-stale-gas": ("ch4_lel", 900, "source", "yellow"),
+    "device-stale-water": ("water_pressure_mpa", 900, "source", "blue"),
+    "device-stale-drainage": ("level_m", 900, "source", "blue"),
+    "gateway-silent": ("gateway_uptime_s", 60, "server", "orange"),
+}
+
+
+def test_the_library_is_complete() -> None:
+    assert set(BY_ID) == set(LIMITS) | set(SILENCES)
+
+
+@pytest.mark.parametrize("ident", LIMITS)
+def test_the_thresholds_are_the_references(ident: str) -> None:
+    rule = BY_ID[ident]
+    assert isinstance(rule, LimitRule)
+    got = (rule.metric, rule.unit, rule.direction, rule.levels, rule.on_delay_s, rule.standard, rule.status)
+    assert got == LIMITS[ident]
+
+
+@pytest.mark.parametrize("ident", SILENCES)
+def test_the_silences(ident: str) -> None:
+    rule = BY_ID[ident]
+    assert isinstance(rule, StaleRule)
+    assert (rule.metric, rule.max_age_s, rule.clock, rule.level) == SILENCES[ident]
+
+
+@pytest.mark.parametrize("rule", LIBRARY.rules, ids=lambda rule: rule.id)
+def test_every_rule_can_be_acted_on(rule: Rule) -> None:
+    """What it means, what to do first, whom to call, in both languages; and where its numbers come from."""
+    for word in ("含义：", "先做：", "联系："):
+        assert word in rule.guidance_zh
+    for word in ("Meaning: ", "First: ", "Call: "):
+        assert word in rule.guidance_en
+    assert "\n" not in rule.guidance_zh + rule.guidance_en
+    assert rule.source
+    assert rule.basis
+
+
+def test_one_pack_a_domain() -> None:
+    for rule in LIBRARY:
+        assert f"/{rule.domain}.toml:" in LIBRARY.origins[rule.id]
+
+
+def test_device_faults_are_a_domain_of_their_own() -> None:
+    """They make maintenance orders and are never public-safety alerts, so none of them is red."""
+    assert all("red" not in rule.levels for rule in LIBRARY if rule.domain == "device" and isinstance(rule, LimitRule))
+    assert all(rule.level != "red" for rule in LIBRARY if isinstance(rule, StaleRule))
