@@ -13,10 +13,20 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from citynet.runtime.embedded import EmbeddedMosquitto, EmbeddedPostgres
-from citynet_ingest.store.migrate import migrate
+import structlog
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+
+from citynet.runtime.embedded import EmbeddedMosquitto, EmbeddedPostgres
+from citynet_ingest.store.migrate import migrate
+
+
+@pytest.fixture(autouse=True)
+def _quiet_log() -> Iterator[None]:
+    """A command that configures logging must not leave its (captured, soon closed) stream to the next test."""
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture

@@ -129,16 +129,16 @@ def _dead_end(city: Timeline) -> None:
 def _cloudburst(city: Timeline) -> None:
     """Up through all four colours, and down again one by one."""
     depths = [0, 0, 6, 6, 11, 11, 16, 16, 26, 26, 26]
-    for minute, depth in enumerate([*depths, 20, 20, 20, 12, 12, 12, 7, 7, 7, 0, 0, 0]):
-        city.at(60 * minute).reading("mh-1", depth)
-    city.want(exactly(180)).raised("blue")
-    city.want(exactly(300)).escalated("yellow")
-    city.want(exactly(420)).escalated("orange")
-    city.want(exactly(540)).escalated("red")
-    city.want(exactly(780)).deescalated("orange")
-    city.want(exactly(960)).deescalated("yellow")
-    city.want(exactly(1140)).deescalated("blue")
-    city.want(exactly(1320)).cleared("blue")
+    for step, depth in enumerate([*depths, 20, 20, 20, 12, 12, 12, 7, 7, 7, 0, 0, 0]):
+        city.at(30 * step).reading("mh-1", depth)
+    city.want(exactly(90)).raised("blue")
+    city.want(exactly(150)).escalated("yellow")
+    city.want(exactly(210)).escalated("orange")
+    city.want(exactly(270)).escalated("red")
+    city.want(exactly(390)).deescalated("orange")
+    city.want(exactly(480)).deescalated("yellow")
+    city.want(exactly(570)).deescalated("blue")
+    city.want(exactly(660)).cleared("blue")
 
 
 @story("drainage-cover-tilt")

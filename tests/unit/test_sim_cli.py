@@ -1,0 +1,124 @@
+"""The command: what it lists, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from typer.testing import CliRunner, Result
+
+from citynet_sim.cli import app
+from citynet_sim.truth import read_truth
+
+SMALL = """
+[sim.city]
+gas_wells = 6
+water_meters = 4
+manholes = 5
+pump_stations = 2
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_logs() -> Iterator[None]:
+    """A command sets up logging to the runner's stderr, which is closed afterwards: do not leave that to other tests."""
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "citynet.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def _sim(*args: object) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def test_same_seed_same_bytes(config: Path, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a", "b", "c")]
+    for path, seed in zip(files, (5, 5, 6), strict=True):
+        assert _sim("run", "-c", config, "--seed", seed, "--duration", 60, "--out", path).exit_code == 0
+    one, same, other = (path.read_bytes() for path in files)
+    assert one == same != other
+    lines = [json.loads(line) for line in one.splitlines()]
+    assert len(lines) == 17 * 12
+    assert [row["time_us"] for row in lines] == sorted(row["time_us"] for row in lines)
+    assert 1_767_225_600_000_000 <= lines[0]["time_us"] < lines[-1]["time_us"] < 1_767_225_660_000_000
+    assert list(tmp_path.glob("*.part")) == []
+
+
+def test_file_has_the_incidents_and_truth_tells_them(config: Path, tmp_path: Path) -> None:
+    out, truth_path = tmp_path / "out", tmp_path / "truth"
+    args = ("--start", "2026-03-01T08:00:00+08:00", "--duration", 40, "--out", out, "--truth", truth_path)
+    assert _sim("run", "gas-leak", "-c", config, *args).exit_code == 0
+    truth = read_truth(truth_path)
+    (leak,) = truth.incidents
+    assert (leak["expected_rule"], leak["expected_level"]) == ("gas-ch4-void", "red")
+    assert leak["start_us"] == truth.header["started_at_us"] + 10_000_000 == 1_772_323_210_000_000
+    high = set()
+    for row in map(json.loads, out.read_text().splitlines()):
+        if row["values"].get("ch4_lel", 0.0) > 50.0:
+            high.add(row["device"])
+            assert row["time_us"] > leak["start_us"]
+    assert high == set(leak["devices"])
+
+
+def test_list_and_describe(config: Path) -> None:
+    names = [row["name"] for row in json.loads(_sim("list", "--json").stdout)]
+    assert names == ["demo", "gas-leak", "ponding", "calm"]
+    facts = json.loads(_sim("describe", "-c", config, "--seed", 9, "--json").stdout)
+    assert (facts["seed"], facts["devices"], facts["series"]) == (9, 17, 6 * 5 + 4 * 5 + 5 * 4 + 2 * 3)
+    assert sum(facts["gateways"].values()) == 17
+    assert [incident["start_us"] for incident in facts["incidents"]] == [10_000_000, 15_000_000]
+    words = _sim("describe", "-c", config, "--seed", 9).stdout
+    assert "leak-1 at gas-" in words
+    assert "gas-ch4-void red" in words
+
+
+def test_devices_are_registration_documents(config: Path) -> None:
+    rows = [
+        json.loads(line) for line in _sim("devices", "-c", config, "--gateways", "x, y", "--json").stdout.splitlines()
+    ]
+    assert len(rows) == 17
+    assert {row["gateway"] for row in rows} == {"x", "y"}
+    assert set(rows[0]) == {"device", "kind", "gateway", "district", "lon", "lat", "series"}
+    assert rows[0]["series"][0] == {"metric": "ch4_lel", "unit": "%", "low": 0.0, "high": 100.0}
+    assert len(_sim("devices", "-c", config).stdout.splitlines()) == 17
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (("run", "storm"), "scenario 'storm': unknown"),
+        (("run", "--speed", 10), "--speed above 1 needs --duration or --start"),
+        (("run", "--start", "2026-01-01T00:00:00Z"), "--start: at real-time speed"),
+        (("run", "--out", "x", "--start", "soon"), "not a date and time"),
+        (("run", "--out", "x", "--start", "2026-01-01T00:00:00"), "needs a time zone"),
+        (("run", "--out", "x", "--start", "1969-01-01T00:00:00Z"), "before 1970"),
+        (("run", "--out", "/nowhere/x", "--duration", 1), "/nowhere/x: No such file or directory"),
+        (("run", "--gateways", "a b"), "gateways: 'a b' is not an identifier"),
+        (("run", "--gateways", ","), "--gateways"),
+        (("run", "--broker-port", 70_000), "--broker"),
+        (("run", "--seed", -1), "--seed"),
+    ],
+)
+def test_mistakes_are_one_clear_line(config: Path, args: tuple[object, ...], complaint: str) -> None:
+    result = _sim(*args, "-c", config)
+    assert result.exit_code == 1
+    assert complaint in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_file_settings_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "citynet.toml"
+    path.write_text('[sim]\nspeed = 0\nwind = 3\n[sim.sampling]\nmanhole_s = "often"\n')
+    result = _sim("describe", "-c", path)
+    assert result.exit_code == 1
+    for where in ("sim.speed", "sim.wind", "sim.sampling.manhole_s"):
+        assert f"{path}: {where}:" in result.stderr
