@@ -230,11 +230,11 @@ class EmbeddedMosquitto:
         self.folder.chmod(0o711)
         config = self.folder / "mosquitto.conf"
         user = child.unprivileged_user()
-        config.write_text(self._config + (f"user {user.pw_name}\n" if user else ""))
-        if user is not None:  # mosquitto gives up root by itself and must still read and write its folder
+        config.write_text(self._config)
+        if user is not None:  # started without root: were it to give root up by itself, it would outlive us
             shutil.chown(self.folder, user.pw_uid, user.pw_gid)
         self._log = (self.folder / "mosquitto.log").open("ab")
-        self._process = child.spawn([mosquitto, "-c", str(config)], self._log)
+        self._process = child.spawn([mosquitto, "-c", str(config)], self._log, user=user)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
             if child.listens(self.port):

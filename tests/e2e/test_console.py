@@ -1,0 +1,283 @@
+"""The console in a real browser, on a real api and a real database: what an operator does at night, step by step."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration import api_seed
+from tests.integration.api_harness import OPERATOR, VIEWER, Served, add_tokens, database, served, until
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="the browser tests need selenium: pip install selenium")
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (apt: chromium-driver)"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # selenium leaves its pipe to the driver to the collector
+]
+FLAGS = (
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+    ),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1280,800"),
+)
+
+
+class Page:
+    """The console as a person sees it."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.browser = browser
+        self.url = url
+
+    def open(self, token: str | None = OPERATOR) -> None:
+        self.browser.get(self.url)
+        if token is not None:
+            self.one("#token").send_keys(token + Keys.ENTER)
+            self.until(lambda: self.link == "live", "the page is live")
+
+    def one(self, selector: str) -> Any:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[Any]:
+        return list(self.browser.find_elements(By.CSS_SELECTOR, selector))
+
+    def text(self, selector: str) -> str:
+        return str(self.one(selector).get_attribute("textContent"))
+
+    def keys(self, *keys: str) -> None:
+        self.one("body").send_keys(*keys)
+
+    @property
+    def link(self) -> str:
+        return str(self.one("body").get_attribute("data-link"))
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices in the list, from top to bottom."""
+        script = (
+            "return [...document.querySelectorAll('.row .row-where')].map((node) => node.textContent.split(' ')[0])"
+        )
+        return list(self.browser.execute_script(script))
+
+    def row(self, device: str) -> str:
+        """Selector of a device's row."""
+        script = (
+            "return [...document.querySelectorAll('.row')].find((row) =>"
+            " row.querySelector('.row-where').textContent.startsWith(arguments[0]))?.dataset.id"
+        )
+        return f".row[data-id='{self.browser.execute_script(script, device)}']"
+
+    def until(self, condition: Callable[[], bool], what: str, within_s: float = 20) -> None:
+        from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+
+        def calm() -> bool:
+            try:
+                return condition()
+            except (NoSuchElementException, StaleElementReferenceException):
+                return False
+
+        until(calm, what, within_s)
+
+    def complaints(self) -> list[str]:
+        """What the browser's console holds against the page: script errors, violations of the policy."""
+        return [entry["message"] for entry in self.browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def start_browser(profile: str, language: str) -> Any:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (*FLAGS, f"--user-data-dir={profile}", f"--lang={language}"):
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"intl.accept_languages": language})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    with tempfile.TemporaryDirectory(prefix="citynet-test-", ignore_cleanup_errors=True) as profile:
+        driver = start_browser(profile, "zh-CN")
+        try:
+            yield driver
+        finally:
+            driver.quit()
+
+
+@pytest.fixture
+def names(dsn: str) -> dict[str, str]:
+    with database(dsn) as connection:
+        add_tokens(connection)
+        return api_seed.seed_city(connection, datetime.now(UTC))
+
+
+@pytest.fixture
+def server(dsn: str, names: dict[str, str]) -> Iterator[Served]:
+    with served(dsn, stream_heartbeat_s=1) as running:
+        yield running
+
+
+def test_an_operators_night(browser: Any, server: Served, dsn: str, names: dict[str, str]) -> None:
+    page = Page(browser, server.url)
+    page.open(token=None)
+    page.one("#token").send_keys("cn_" + "x" * 43 + Keys.ENTER)
+    page.until(lambda: page.text("#login-error") == "令牌无效、已过期或已吊销。", "a wrong token is refused in words")
+    page.open()
+
+    # What is there: the most severe first, the one that cleared unseen last.
+    page.until(
+        lambda: page.devices == ["gas-0017", "mh-0042", "dma-0003", "mh-0108", "gas-0018"],
+        "the seeded alerts, by urgency",
+    )
+    first = page.text(page.row("gas-0017"))
+    for word in ("红色", "燃气井甲烷浓度高", "庐阳区", "55.2 %LEL", "限值 50 %LEL", "CJJ 51-2016", "C", "确认"):
+        assert word in first
+    assert [node.text.split() for node in page.all(".count")] == [
+        ["红色", "1"],
+        ["橙色", "1"],
+        ["黄色", "1"],
+        ["蓝色", "1"],
+    ]
+    page.until(lambda: page.text("#vital-gateways dd") == "2/3", "gateways online")
+    assert OPERATOR not in browser.current_url
+
+    # A new one arrives by itself, on top, and is announced.
+    with database(dsn) as connection:
+        series = api_seed.add_series(connection, "gas-0099", "ch4_lel", district="瑶海区", unit="%LEL")
+        new = api_seed.add_alert(connection, "gas-ch4-void", "gas-0099", series, 4, datetime.now(UTC), value=61.5)
+    page.until(lambda: page.devices[0] == "gas-0099", "the new alert")
+    assert page.text("#urgent") == "新告警，红色：燃气井甲烷浓度高，gas-0099"
+    assert browser.title.startswith("(5) ")
+
+    # Choose it with the keyboard, read it, acknowledge it.
+    page.keys("j")
+    page.until(
+        lambda: page.text("#detail h2") == "燃气井甲烷浓度高" and "gas-0099" in page.text("#detail"), "its details"
+    )
+    page.until(lambda: "立即通知燃气公司抢修队" in page.text(".guidance"), "its guidance")
+    page.keys("a")
+    page.until(lambda: page.one("#ack").is_displayed(), "the dialog")
+    page.one("#ack-comment").send_keys("抢修队已出发")
+    page.one("#ack-send").click()
+    page.until(
+        lambda: "✓" in page.text(page.row("gas-0099")) and "olga" in page.text(page.row("gas-0099")),
+        "it is acknowledged",
+    )
+    page.until(lambda: "抢修队已出发" in page.text(".transitions"), "with its comment")
+    with database(dsn) as connection:
+        stored = connection.execute("SELECT acked_by, ack_comment FROM alert WHERE id = %s", (new,)).fetchone()
+    assert stored == ("olga", "抢修队已出发")
+
+    # The other language, at once and everywhere; it is remembered.
+    page.one("#desk [data-act='language']").click()
+    assert "Methane high in a gas well" in page.text(page.row("gas-0099"))
+    page.until(lambda: "Call the gas utility's emergency crew" in page.text(".guidance"), "guidance in English")
+    assert page.text("#link .link-text") == "Live"
+    browser.refresh()
+    page.until(
+        lambda: page.link == "live" and "Methane" in page.text("#list"), "after a reload still logged in, still English"
+    )
+    assert [message for message in page.complaints() if "401" not in message] == []
+
+
+def test_a_chart_shows_the_raise_and_its_limit(browser: Any, server: Served, names: dict[str, str]) -> None:
+    page = Page(browser, f"{server.url}/#alert/{names['gas']}")
+    page.open()
+    page.until(lambda: bool(page.all(".chart .curve")), "the curve")
+    assert page.text(".chart .limit.main text") == "红色 50 %LEL"
+    assert page.text(".chart .raise text") == "发生"
+    assert "最高 5" in str(page.one(".chart").get_attribute("aria-label"))
+    assert page.complaints() == []
+
+
+def test_a_page_whose_server_died_never_looks_calm(
+    browser: Any, server: Served, dsn: str, names: dict[str, str]
+) -> None:
+    page = Page(browser, server.url)
+    page.open()
+    server.process.send_signal(signal.SIGSTOP)  # worse than dead: the connection stays open and silent
+    try:
+        page.until(lambda: page.link == "stale", "the page says that it is stale", 40)
+        assert page.one("#banner").is_displayed()
+        assert "下面的列表不代表现在的情况" in page.text("#banner")
+        assert browser.title.startswith("⚠ 失联")
+        with database(dsn) as connection:
+            api_seed.clear_alert(connection, names["pond"], datetime.now(UTC), 2.0)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    page.until(lambda: page.link == "live", "live again", 30)
+    page.until(lambda: "cleared" in str(page.one(page.row("mh-0042")).get_attribute("class")), "and nothing was missed")
+    assert not page.one("#banner").is_displayed()
+
+
+def test_filters_keys_and_what_a_viewer_may_not(browser: Any, server: Served, names: dict[str, str]) -> None:
+    page = Page(browser, server.url)
+    page.open(token=VIEWER)
+    page.until(lambda: len(page.devices) == 5, "the list")
+    assert page.all(".ack-button") == []
+    page.keys("j", "j")
+    page.until(lambda: "viewer" in page.text("#detail"), "why there is no button")
+    page.keys("/")
+    page.one("#filter-text").send_keys("蜀山")
+    assert page.devices == ["mh-0042"]
+    page.one("#filter-text").send_keys("nothing")
+    assert "没有符合筛选条件的告警" in page.text("#empty")
+    page.one("#filter-reset").click()
+    page.one("[data-level='3']").click()
+    assert page.devices == ["gas-0017", "mh-0042", "gas-0018"]
+    page.one("[data-scope='history']").click()
+    page.until(lambda: page.devices == ["gas-0018"], "past alerts")
+    page.one(".bar").click()
+    page.keys("?")
+    assert page.one("#help").is_displayed()
+    assert page.complaints() == []
+
+
+def test_a_calm_city_says_so_and_a_silent_one_does_not(browser: Any, dsn: str) -> None:
+    with database(dsn) as connection:
+        add_tokens(connection)
+        api_seed.add_gateway(connection, "gw-01", online=True, at=datetime.now(UTC))
+    with served(dsn, stream_heartbeat_s=1) as server:
+        page = Page(browser, server.url)
+        page.open()
+        page.until(lambda: "当前没有告警" in page.text("#empty") and "1/1 个网关在线" in page.text("#empty"), "calm")
+        assert not page.one("#banner").is_displayed()
+        with database(dsn) as connection:
+            connection.execute("UPDATE gateway SET last_batch_at = %s", (datetime.now(UTC) - timedelta(minutes=10),))
+        page.until(lambda: "没有新告警不等于平安" in page.text("#banner"), "silence is not calm")
+
+
+def test_on_a_phone_nothing_hangs_over_the_edge(
+    browser: Any, server: Served, names: dict[str, str], folder: Path
+) -> None:
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page = Page(browser, server.url)
+    page.open()
+    page.until(lambda: len(page.devices) == 5, "the list")
+    wide = "return Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"
+    assert browser.execute_script(wide) <= 390
+    page.one(f"{page.row('gas-0017')} .row-open").click()
+    page.until(
+        lambda: page.one("#detail .back").is_displayed() and bool(page.all(".chart .curve")),
+        "the details cover the page",
+    )
+    assert browser.execute_script(wide) <= 390
+    page.one("#detail .back").click()
+    page.until(lambda: not page.one("#detail").is_displayed(), "back at the list")

@@ -1,0 +1,69 @@
+"""The demo as a newcomer runs it, unattended and under chaos: the whole way on real parts, judged against the truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+COMMAND = [sys.executable, "-m", "citynet", "demo"]
+
+
+def children_of(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+@pytest.mark.timeout(240)
+def test_chaos_demo_loses_and_doubles_nothing() -> None:
+    done = subprocess.run([*COMMAND, "--seconds", "55", "--chaos", "--json"], capture_output=True, check=False)
+    assert done.stdout, done.stderr.decode()
+    summary = json.loads(done.stdout)
+    print(json.dumps(summary))
+    assert done.returncode == 0, done.stderr.decode()
+    assert summary["accepted"] == sum(
+        summary[k] for k in ("stored", "dead_lettered", "declared_lost", "noted", "in_spool")
+    )
+    assert (summary["lost"], summary["duplicated"], summary["unexpected"]) == (0, 0, 0)
+    assert summary["incidents_detected"] == summary["incidents"] == 2
+    assert summary["kills"] >= 3
+    assert summary["sent"] > 15_000
+
+
+@pytest.mark.timeout(120)
+def test_ctrl_c_stops_everything_within_five_seconds() -> None:
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout is not None
+        seen = ""
+        for line in demo.stdout:
+            seen += line
+            if "readings/s" in line:
+                break
+        assert "console  http://127.0.0.1:" in seen
+        assert "token    cn_" in seen
+        started = children_of(demo.pid)
+        assert len(started) >= 7, "postgres, mosquitto, ingest, api, two gateways, sim"
+        before = time.monotonic()
+        demo.send_signal(signal.SIGINT)
+        demo.communicate(timeout=30)
+        assert time.monotonic() - before < 5.0
+        assert demo.returncode == 0
+        _, alive = psutil.wait_procs(started, timeout=2)
+        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_nothing_survives_the_death_of_the_demo() -> None:
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if "readings/s" in line:
+                break
+        started = children_of(demo.pid)
+        os.kill(demo.pid, signal.SIGKILL)
+        _, alive = psutil.wait_procs(started, timeout=15)
+        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
