@@ -15,12 +15,13 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import psycopg
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
 from citynet import control, topics, wire
 from citynet.control import Ack
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 DEADLINE_S = 30.0
 

@@ -27,7 +27,8 @@ RULES: dict[str, dict[str, Any]] = {
         "clause": None,
         "status": "C",
         "jurisdiction": "CN",
-        "guidance_zh": "立即通知燃气公司抢修队；周边 30 米内禁止明火，打开相邻井盖通风。\n复测相邻两井：两井同时上升说明是泄漏而不是沼气。",
+        "guidance_zh": "立即通知燃气公司抢修队；周边 30 米内禁止明火，打开相邻井盖通风。\n"
+        "复测相邻两井：两井同时上升说明是泄漏而不是沼气。",
         "guidance_en": "Call the gas utility's emergency crew now; no naked flame within 30 m, open the covers next to it.\n"
         "Measure the two neighbouring wells: both rising together means a leak, not sewer biogas.",
     },
@@ -176,7 +177,9 @@ def clear_alert(connection: Connection, alert: str, at: datetime, value: float) 
         connection.execute("NOTIFY citynet_alert")
 
 
-def add_gateway(connection: Connection, name: str, *, online: bool, at: datetime, status: Mapping[str, Any] | None = None) -> None:
+def add_gateway(
+    connection: Connection, name: str, *, online: bool, at: datetime, status: Mapping[str, Any] | None = None
+) -> None:
     connection.execute(
         "INSERT INTO gateway (id, online, status, status_at, last_batch_at) VALUES (%s, %s, %s, %s, %s)",
         (name, online, Jsonb(dict(status)) if status is not None else None, at, at),
@@ -192,12 +195,14 @@ def add_token(connection: Connection, name: str, role: str, token: str, expires:
     return token
 
 
-def gas_curve(raised_at: datetime, *, before_s: int = 1800, after_s: int = 300, step_s: int = 5) -> list[tuple[datetime, float, int]]:
+def gas_curve(
+    raised_at: datetime, *, before_s: int = 1800, after_s: int = 300, step_s: int = 5
+) -> list[tuple[datetime, float, int]]:
     """Methane of a well that begins to leak half an hour before `after_s` is over: calm, then a fast rise."""
     rows = []
     for second in range(-before_s, after_s, step_s):
         calm = 3.0 + 0.8 * math.sin(second / 140.0) + 0.3 * math.sin(second / 17.0)
-        leak = 52.0 / (1.0 + math.exp(-(second + 60) / 55.0))
+        leak = 52.0 / (1.0 + math.exp(-(second + 150) / 50.0))
         rows.append((raised_at + timedelta(seconds=second), round(calm + leak, 1), 0))
     return rows
 
@@ -205,7 +210,13 @@ def gas_curve(raised_at: datetime, *, before_s: int = 1800, after_s: int = 300, 
 def seed_city(connection: Connection, now: datetime) -> dict[str, str]:
     """A night in a small city: alerts of every level, one acknowledged, gateways, curves. Returns alert ids by a short name."""
     add_rules(connection)
-    status = {"version": "0.1.0", "clock": "synced", "full": False, "spool_bytes": 3 << 20, "spool_bytes_max": 256 << 20}
+    status = {
+        "version": "0.1.0",
+        "clock": "synced",
+        "full": False,
+        "spool_bytes": 3 << 20,
+        "spool_bytes_max": 256 << 20,
+    }
     add_gateway(connection, "gw-01", online=True, at=now, status=status)
     add_gateway(connection, "gw-02", online=True, at=now, status={**status, "spool_bytes": 120 << 20})
     add_gateway(connection, "gw-03", online=False, at=now - timedelta(minutes=40), status=status)
@@ -217,15 +228,23 @@ def seed_city(connection: Connection, now: datetime) -> dict[str, str]:
     gas = add_series(connection, "gas-0017", "ch4_lel", kind="gas_well", district="庐阳区", unit="%LEL", **where)
     gas2 = add_series(connection, "gas-0018", "ch4_lel", kind="gas_well", district="庐阳区", unit="%LEL", **where)
     pond = add_series(connection, "mh-0042", "ponding_cm", kind="manhole", district="蜀山区", unit="cm", **where)
-    water = add_series(connection, "dma-0003", "water_pressure_mpa", kind="district_meter", district="包河区", unit="MPa", **where)
+    water = add_series(
+        connection, "dma-0003", "water_pressure_mpa", kind="district_meter", district="包河区", unit="MPa", **where
+    )
     battery = add_series(connection, "mh-0108", "battery_pct", kind="manhole", district="瑶海区", unit="%", **where)
     leak_at = now - timedelta(minutes=4)
     add_readings(connection, gas, gas_curve(leak_at, after_s=240))
     minute = timedelta(minutes=1)
     add_readings(connection, pond, [(now - k * minute, max(0.0, 16.5 - 0.3 * k), 0) for k in range(60)])
-    add_readings(connection, water, [(now - k * minute, 0.131 + 0.002 * math.sin(k) + (0.08 if k > 22 else 0.0), 0) for k in range(90)])
+    add_readings(
+        connection,
+        water,
+        [(now - k * minute, 0.131 + 0.002 * math.sin(k) + (0.08 if k > 22 else 0.0), 0) for k in range(90)],
+    )
     add_readings(connection, gas2, [(now - k * minute, 2.0 + math.sin(k / 5), 0) for k in range(120)])
-    samples = [[int((leak_at + timedelta(seconds=s)).timestamp() * 1e6), v] for s, v in ((-30, 50.8), (-15, 53.0), (0, 55.2))]
+    samples = [
+        [int((leak_at + timedelta(seconds=s)).timestamp() * 1e6), v] for s, v in ((-30, 50.8), (-15, 53.0), (0, 55.2))
+    ]
     evidence = {
         **{key: RULES["gas-ch4-void"].get(key) for key in ("unit", "standard", "edition", "clause", "status")},
         "basis": "%LEL",
@@ -239,7 +258,9 @@ def seed_city(connection: Connection, now: datetime) -> dict[str, str]:
         "gas": add_alert(connection, "gas-ch4-void", "gas-0017", gas, 4, leak_at, evidence=evidence),
         "pond": add_alert(connection, "drainage-ponding", "mh-0042", pond, 3, now - 7 * minute, value=15.4, limit=15.0),
         "water": add_alert(connection, "water-pressure-low", "dma-0003", water, 2, now - 22 * minute, value=0.131, limit=0.14),
-        "battery": add_alert(connection, "device-battery-low", "mh-0108", battery, 1, now - 340 * minute, value=19.0, limit=20.0),
+        "battery": add_alert(
+            connection, "device-battery-low", "mh-0108", battery, 1, now - 340 * minute, value=19.0, limit=20.0
+        ),
         "old": add_alert(
             connection, "gas-ch4-void", "gas-0018", gas2, 3, now - 300 * minute, value=31.0, limit=20.0,
             cleared_at=now - 250 * minute,

@@ -1,0 +1,121 @@
+"""The application: its parts, its paths, and their life from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+
+from citynet_api import errors, tally
+from citynet_api.auth import Authenticator, Principal, Role
+from citynet_api.bodies import BodyLimit
+from citynet_api.context import Context
+from citynet_api.database import Database
+from citynet_api.feed import Feed
+from citynet_api.headers import SecurityHeaders
+from citynet_api.problems import KINDS, MEDIA_TYPE, URN, ProblemBody
+from citynet_api.routes import alerts, city, delivery, devices, series, service, stream
+from citynet_api.settings import ApiSettings
+from citynet_api.telemetry import RequestMetrics
+
+_ABOUT = """
+Show, acknowledge, explain: the alerts of a city's lifelines, the devices and readings behind them.
+
+* Every path below `/v1` needs `Authorization: Bearer cn_…` (`citynet api token create NAME --role viewer`). Roles:
+  viewer < operator < admin. A token in a URL is never accepted.
+* Lists come in pages: pass `next` of one page as `cursor` of the following, with the same filters. Rows that arrive
+  meanwhile neither repeat nor hide another.
+* Times are UTC, ISO 8601; a time in a request needs an offset or Z.
+* Every error is a problem document (RFC 9457, `application/problem+json`); its `type` is stable: {types}.
+"""
+
+
+def create_app(settings: ApiSettings, conninfo: Mapping[str, Any]) -> FastAPI:
+    """The application over the database that `conninfo` (keyword arguments of psycopg's connect) names."""
+    database = Database(conninfo, settings)
+    parts = Context(
+        settings=settings,
+        database=database,
+        authenticator=Authenticator(token_lookup(database), settings.token_cache_s, time.monotonic),
+        feed=Feed(database, settings),
+        tally=tally.Tally(time.monotonic),
+    )
+    app = FastAPI(
+        title="citynet API",
+        version=version("citynet"),
+        description=_ABOUT.format(types=", ".join(f"`{URN}{kind}`" for kind in KINDS)),
+        lifespan=_lifespan,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={"default": {"description": "a problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": _problem()}}}},
+    )
+    app.state.context = parts
+    errors.install(app)
+    # stream before alerts: /v1/alerts/stream must not be taken for the alert "stream".
+    for module in (stream, alerts, devices, series, city, delivery, service):
+        app.include_router(module.router)
+    _serve_console(app)
+    app.add_middleware(BodyLimit, bytes_max=settings.body_bytes_max, own_bound=frozenset({devices.router.prefix}))
+    app.add_middleware(RequestMetrics)
+    app.add_middleware(SecurityHeaders)
+    return app
+
+
+def token_lookup(database: Database) -> Any:
+    """Finds the owner of a token in the database."""
+
+    async def lookup(digest: bytes) -> Principal | None:
+        row = await database.row("token_find", {"digest": digest})
+        return Principal(row["name"], Role[row["role"]], row["expires_at"]) if row else None
+
+    return lookup
+
+
+def parts_of(app: FastAPI) -> Context:
+    """The parts of an application."""
+    parts: Context = app.state.context
+    return parts
+
+
+def _problem() -> dict[str, Any]:
+    return ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
+
+
+def _serve_console(app: FastAPI) -> None:
+    folder = str(files("citynet_api").joinpath("console"))
+
+    @app.get("/", include_in_schema=False)
+    async def console() -> FileResponse:
+        return FileResponse(f"{folder}/index.html")
+
+    app.mount("/console", StaticFiles(directory=folder))
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open the pool, watch the feed and the tally; at the end stop all three."""
+    parts = parts_of(app)
+    await parts.database.open()
+    watchers = [
+        asyncio.create_task(parts.feed.run(), name="feed"),
+        asyncio.create_task(tally.watch(parts.database, parts.tally), name="tally"),
+    ]
+    try:
+        yield
+    finally:
+        parts.feed.stop()
+        for watcher in watchers:
+            watcher.cancel()
+        for watcher in watchers:
+            with suppress(asyncio.CancelledError):
+                await watcher
+        await parts.database.close()

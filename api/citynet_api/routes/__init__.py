@@ -1,0 +1,1 @@
+"""The paths of the api: each handler parses, calls and shapes."""

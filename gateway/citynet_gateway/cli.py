@@ -1,0 +1,119 @@
+"""``citynet gateway``: run a gateway, look into its spool."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Annotated
+
+import typer
+
+from citynet.errors import CitynetError
+from citynet.runtime import metrics
+from citynet.runtime.command import ConfigOption, JsonOption, command, start_logging
+from citynet.runtime.settings import load
+from citynet_gateway import service
+from citynet_gateway.drivers.local_mqtt import SALT_BYTES, LocalMqtt
+from citynet_gateway.drivers.port import Driver
+from citynet_gateway.settings import GatewaySettings
+from citynet_gateway.spool import SegmentSpool
+from citynet_gateway.spool.files import LocalFiles
+from citynet_gateway.spool.inspect import EpochState, inspect
+from citynet_gateway.uplink import Uplink
+
+app = typer.Typer(no_args_is_help=True, help="Run a field gateway; look into its spool.")
+spool_app = typer.Typer(no_args_is_help=True, help="Look into a gateway's spool; also while it runs.")
+app.add_typer(spool_app, name="spool")
+
+IdOption = Annotated[str | None, typer.Option("--id", help="This gateway's identifier.")]
+DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the spool.")]
+MetricsPortOption = Annotated[int | None, typer.Option("--metrics-port", help="Prometheus metrics on loopback.")]
+
+
+@app.command()
+@command
+def run(
+    config: ConfigOption = None,
+    ident: IdOption = None,
+    data_dir: DataDirOption = None,
+    metrics_port: MetricsPortOption = None,
+) -> None:
+    """Take readings from the field, keep them safe, send them to the server."""
+    settings = load(GatewaySettings, config, {"id": ident, "data_dir": data_dir, "metrics_port": metrics_port})
+    start_logging(config, "gateway")
+    metrics.serve(settings.metrics_port)
+    gateway = build(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: gateway.stop())
+    gateway.run()
+
+
+def build(settings: GatewaySettings) -> service.Gateway:
+    """Open the spool and wire the parts together; nothing is connected yet.
+
+    Raises:
+        CitynetError: the data folder cannot be used, or another process does.
+    """
+    random = Random(secrets.randbits(64))  # noqa: S311  (jitter and references, no secrets)
+    files = LocalFiles()
+    try:
+        spool = SegmentSpool(settings.spool_dir, settings.spool_settings(), service.new_epoch(), files)
+    except OSError as error:
+        raise CitynetError(f"gateway data_dir {settings.data_dir}: {error.strerror or error}") from None
+    inbox = service.Inbox()
+    drivers: Sequence[Driver] = [
+        LocalMqtt(settings, files, wall_clock_us, random, lambda: secrets.token_bytes(SALT_BYTES))
+    ]
+    uplink = Uplink(settings.id, settings.uplink, inbox.put_uplink, random)
+    return service.Gateway(settings, spool, drivers, inbox, uplink, random, wall_clock_us)
+
+
+def wall_clock_us() -> int:
+    """µs since the Unix epoch."""
+    return time.time_ns() // 1000
+
+
+@spool_app.command("status")
+@command
+def spool_status(config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+    """What the spool holds, per epoch and stream; reads only."""
+    _show(config, data_dir, as_json, verify=False)
+
+
+@spool_app.command("verify")
+@command
+def spool_verify(config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+    """Read every record and its checksum; exit 1 if any is damaged or missing. Reads only."""
+    if _show(config, data_dir, as_json, verify=True):
+        raise typer.Exit(1)
+
+
+def _show(config: Path | None, data_dir: Path | None, as_json: bool, *, verify: bool) -> int:
+    settings = load(GatewaySettings, config, {"data_dir": data_dir})
+    try:
+        states = inspect(LocalFiles(), settings.spool_dir, verify=verify)
+    except FileNotFoundError:
+        raise CitynetError(f"{settings.spool_dir}: no spool here") from None
+    except OSError as error:
+        raise CitynetError(f"{settings.spool_dir}: {error.strerror or error}") from None
+    lost = sum(state.lost for state in states)
+    if as_json:
+        print(json.dumps({"epochs": [state.as_dict() for state in states], "lost": lost}))
+    else:
+        for state in states:
+            print(_line(state, verify=verify))
+        print(
+            f"{len(states)} epochs, {sum(state.held for state in states)} records held"
+            + (f", {lost} lost" if verify else "")
+        )
+    return lost
+
+
+def _line(state: EpochState, *, verify: bool) -> str:
+    text = f"{state.stream:9} {state.epoch:016d}  accepted {state.last}  acknowledged {state.acked}  held {state.held}"
+    return f"{text}  lost {state.lost}" if verify else text

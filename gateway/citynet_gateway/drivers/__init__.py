@@ -1,0 +1,1 @@
+"""Field drivers: each one speaks one protocol to the field and answers it only after the sync."""

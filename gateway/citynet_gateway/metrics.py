@@ -1,0 +1,37 @@
+"""Metrics of a gateway. Records are readings and notes."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from citynet.runtime.metrics import REGISTRY
+
+ACCEPTED = Counter("citynet_gateway_accepted_records_total", "Records accepted (synced)", ["stream"], registry=REGISTRY)
+ACKED = Counter(
+    "citynet_gateway_acked_records_total", "Records acknowledged by the server", ["stream"], registry=REGISTRY
+)
+REJECTED = Counter("citynet_gateway_rejected_total", "Values and messages that went to dead letter", registry=REGISTRY)
+DUPLICATES = Counter(
+    "citynet_gateway_field_duplicates_total", "Redelivered field messages recognised", registry=REGISTRY
+)
+PARKED = Gauge(
+    "citynet_gateway_parked_messages", "Field messages not answered because the spool refuses", registry=REGISTRY
+)
+SPOOL_BYTES = Gauge("citynet_gateway_spool_bytes", "Bytes of the spool", registry=REGISTRY)
+SPOOL_RECORDS = Gauge("citynet_gateway_spool_records", "Records not yet acknowledged", ["stream"], registry=REGISTRY)
+SYNC_S = Histogram("citynet_gateway_sync_seconds", "Duration of a write and sync", ["stream"], registry=REGISTRY)
+SYNC_FAILURES = Counter(
+    "citynet_gateway_sync_failures_total", "Writes or syncs that the storage refused", registry=REGISTRY
+)
+BATCHES = Counter("citynet_gateway_batches_total", "Batches published", ["stream"], registry=REGISTRY)
+HELLOS = Counter(
+    "citynet_gateway_hellos_total", "Hellos published; beyond one a connection: asked again", registry=REGISTRY
+)
+ACKS = Counter("citynet_gateway_acks_total", "Acknowledgements by what they came to", ["outcome"], registry=REGISTRY)
+ACKS_DROPPED = Counter(
+    "citynet_gateway_acks_dropped_total", "Acknowledgements beyond the queue's bound", registry=REGISTRY
+)
+LOST = Gauge(
+    "citynet_gateway_damaged_records", "Records found damaged on this storage since the start", registry=REGISTRY
+)
+CONNECTED = Gauge("citynet_gateway_connected", "1 while connected", ["side"], registry=REGISTRY)

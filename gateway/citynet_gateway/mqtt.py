@@ -1,0 +1,58 @@
+"""What both MQTT sides of the gateway share: a paho client for an endpoint, and leaving within a bound."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from random import Random
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from citynet.errors import ConfigError
+from citynet.runtime.settings import BrokerEndpoint
+
+KEEPALIVE_S = 15  # a half-open connection is noticed within 1.5 of these
+CONNECT_TIMEOUT_S = 5.0
+RECONNECT_S_MAX = 15
+LEAVE_S_MAX = 1.0
+
+
+def new_client(endpoint: BrokerEndpoint, client_id: str, random: Random, *, manual_ack: bool) -> paho.Client:
+    """A client that is not yet connected; reconnects by itself after 1 s to about `RECONNECT_S_MAX`.
+
+    Raises:
+        ConfigError: a password or certificate file that cannot be used.
+    """
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5, manual_ack=manual_ack)
+    client.connect_timeout = CONNECT_TIMEOUT_S
+    # After a broker restart a thousand gateways must not come back in step.
+    client.reconnect_delay_set(min_delay=1, max_delay=random.randint(RECONNECT_S_MAX // 2, RECONNECT_S_MAX))
+    if endpoint.username is not None:
+        client.username_pw_set(endpoint.username, endpoint.password())
+    if endpoint.tls is not None:
+        _set_tls(client, endpoint)
+    return client
+
+
+def _set_tls(client: paho.Client, endpoint: BrokerEndpoint) -> None:
+    tls = endpoint.tls
+    if tls is None:
+        return
+    try:
+        context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except OSError as error:  # ssl.SSLError included
+        files = ", ".join(str(item) for item in (tls.ca_file, tls.cert_file, tls.key_file) if item)
+        raise ConfigError([f"broker {endpoint.host} tls {files}: {error}"]) from None
+    client.tls_set_context(context)
+
+
+def leave(client: paho.Client) -> None:
+    """Disconnect after what is queued, and end the network thread; gives up waiting after `LEAVE_S_MAX`."""
+    client.disconnect()
+    # paho joins its thread without a bound, and a deaf broker would hold us for ever.
+    joiner = threading.Thread(target=client.loop_stop, name="mqtt-leave", daemon=True)
+    joiner.start()
+    joiner.join(LEAVE_S_MAX)

@@ -1,0 +1,413 @@
+"""The gateway's service: one thread owns spool and window; drivers and uplink hand it events through one queue.
+
+    driver --Offer--> [queue] --> append --> sync --> answer
+    uplink --Acked--> [queue] --> window --> watermark, trim;  window --Want--> read --> publish
+
+Bounds: the queue holds at most `QUEUE_MAX` events; a driver waits for room (so its broker does), an
+acknowledgement beyond it is dropped, because the next one says the same and more. Offers that the spool
+refuses are parked, unanswered, and bounded by the driver's own bound of unanswered messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+import msgspec
+
+from citynet import __version__, wire
+from citynet.control import Status, Stream
+from citynet.reading import Reading
+from citynet.runtime import failpoint, log
+from citynet_gateway import metrics
+from citynet_gateway.drivers.port import Driver, Offer, Resumed
+from citynet_gateway.intake import Part
+from citynet_gateway.settings import GatewaySettings
+from citynet_gateway.spool import Spool, SpoolFull
+from citynet_gateway.spool.store import EPOCH_BITS
+from citynet_gateway.uplink import Acked, Connected, Disconnected, Uplink, UplinkEvent
+from citynet_gateway.window import STREAM_ORDER, Want, Window
+
+QUEUE_MAX = 8_192
+EVENTS_PER_TURN_MAX = 512
+TURN_S_MAX = 0.25  # also the longest time until a signal is noticed
+UNPARK_S = 0.1  # between two attempts at what the spool refused
+RETRY_S_FIRST = 0.2
+RETRY_S_MAX = 5.0
+BATCH_BYTES_MAX = 256 * 1024
+CLOCK_KNOWN_FROM_US = 1_704_067_200_000_000  # 2024: an earlier clock was never set
+
+logger = log.get(__name__)
+
+Event = Offer | Resumed | UplinkEvent
+
+
+def new_epoch() -> int:
+    """A random epoch: unlike any before it, whatever this machine remembers or forgot."""
+    return secrets.randbelow((1 << EPOCH_BITS) - 1) + 1
+
+
+@dataclass(slots=True)
+class _Unanswered:
+    """An offer that is in the spool, and up to which number each stream must be synced before it may be answered."""
+
+    offer: Offer
+    needs: dict[Stream, int]
+
+
+class Inbox:
+    """The queue between the network threads and the service."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.closed = False
+
+    def put_field(self, event: Offer | Resumed) -> None:
+        """Wait for room: that stops reading from the source, which is the back-pressure it understands."""
+        while self._queue.qsize() >= QUEUE_MAX and not self.closed:
+            time.sleep(0.005)
+        self._queue.put(event)
+
+    def put_uplink(self, event: UplinkEvent) -> None:
+        if isinstance(event, Acked) and self._queue.qsize() >= QUEUE_MAX:
+            metrics.ACKS_DROPPED.inc()
+            return
+        self._queue.put(event)
+
+    def take(self, timeout_s: float) -> list[Event]:
+        """What is there, after waiting for the first one; at most `EVENTS_PER_TURN_MAX`."""
+        found: list[Event] = []
+        with contextlib.suppress(queue.Empty):
+            found.append(self._queue.get(timeout=timeout_s))
+            while len(found) < EVENTS_PER_TURN_MAX:
+                found.append(self._queue.get_nowait())
+        return found
+
+
+class Gateway:
+    """A gateway that runs until `stop` is called. Its parts are given, started and stopped here.
+
+    Args:
+        clock_us: wall clock, µs since the Unix epoch; `monotonic_s`: never goes back.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        spool: Spool,
+        drivers: Sequence[Driver],
+        inbox: Inbox,
+        uplink: Uplink,
+        random: Random,
+        clock_us: Callable[[], int],
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._drivers = drivers
+        self._inbox = inbox
+        self._uplink = uplink
+        self._random = random
+        self._clock_us = clock_us
+        self._monotonic_s = monotonic_s
+        self._window = Window(settings.limits(), random)
+        self._stopping = False
+        self._connected = False
+        self._unanswered: deque[_Unanswered] = deque()
+        self._parked: deque[_Unanswered] = deque()
+        self._refusing: set[Stream] = set()  # streams that have something parked
+        self._unpark_at_s = 0.0
+        self._rejected = 0
+        self._started_s = monotonic_s()
+        self._telemetry_since_s: float | None = None  # since when telemetry waits for its sync
+        self._status_at_s = self._heartbeat_at_s = self._started_s
+        self._retry_at_s = 0.0
+        self._retry_s = RETRY_S_FIRST
+        self._sent_at_s = 0.0
+        self._storage = log.OutageLog(logger, "spool-storage")
+        self._full = log.OutageLog(logger, "spool-room")
+
+    def stop(self) -> None:
+        """Ask `run` to finish; safe in a signal handler."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Work until `stop`; then stop taking, sync, answer, say goodbye. Returns within 5 s of `stop`."""
+        self._uplink.start(self._status(online=False))
+        for driver in self._drivers:
+            driver.start(self._inbox.put_field)
+        logger.info("gateway-started", id=self._settings.id, epoch=self._spool.epoch)
+        while not self._stopping:
+            self.turn(self._idle_s())
+        self._finish()
+
+    def turn(self, wait_s: float) -> None:
+        """One round: take events, accept, sync what is due, answer, send."""
+        for event in self._inbox.take(wait_s):
+            self._handle(event)
+        now_s = self._monotonic_s()
+        self._heartbeat(now_s)
+        self._unpark(now_s)
+        self._sync_due(now_s)
+        self._send(now_s)
+        self._tell_status(now_s)
+
+    # --- events
+    # ------------------------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Offer):
+            self._accept(_Unanswered(event, {}))
+        elif isinstance(event, Acked):
+            self._take_ack(event)
+        elif isinstance(event, Connected):
+            self._connected = True
+            self._status_at_s = self._monotonic_s()
+            self._tell_status(self._status_at_s)
+            self._say_hello(connected=True)
+        elif isinstance(event, Disconnected):
+            self._connected = False
+            self._window.part()
+        else:
+            # What is parked comes again; the parts of it that are in the spool are recognised by their token. What has no
+            # token (QoS 0) does not come again.
+            self._parked = deque(
+                item for item in self._parked if item.offer.driver is not event.driver or not item.offer.token
+            )
+
+    def _accept(self, item: _Unanswered) -> None:
+        """Put an offer's parts into the spool. A part that is refused is parked, and all later ones of its stream behind it."""
+        offer, refused = item.offer, []
+        for part in offer.parts:
+            if offer.repeated and self._spool.knows(part.stream, offer.token):
+                metrics.DUPLICATES.inc()
+                item.needs[part.stream] = self._spool.appended(part.stream)
+                continue
+            if part.stream in self._refusing:
+                refused.append(part)
+                continue
+            try:
+                item.needs[part.stream] = self._spool.append(part.stream, part.readings, part.notes, offer.token)
+            except SpoolFull as error:
+                self._full.failed(error)
+                self._refusing.add(part.stream)
+                refused.append(part)
+        if refused:
+            item.offer = replace(offer, parts=tuple(refused))
+            self._parked.append(item)
+            return
+        self._rejected += offer.rejected
+        metrics.REJECTED.inc(offer.rejected)
+        self._unanswered.append(item)
+
+    def _unpark(self, now_s: float) -> None:
+        """Try what was refused once more, in the old order."""
+        if self._parked and now_s >= self._unpark_at_s:
+            self._unpark_at_s = now_s + UNPARK_S
+            parked, self._parked = self._parked, deque()
+            self._refusing.clear()
+            for item in parked:
+                self._accept(item)
+        if not self._parked:
+            self._refusing.clear()
+            self._full.worked()
+        metrics.PARKED.set(len(self._parked))
+
+    def _heartbeat(self, now_s: float) -> None:
+        """The canary: a reading of our own, so that a silent gateway is told from silent sensors."""
+        if not self._settings.heartbeat_s or now_s < self._heartbeat_at_s or self._parked:
+            return
+        self._heartbeat_at_s = now_s + self._settings.heartbeat_s
+        uptime = Reading(self._settings.id, "gateway_uptime_s", self._clock_us(), round(now_s - self._started_s, 3))
+        self._accept(_Unanswered(Offer(None, None, (Part(wire.TELEMETRY, (uptime,)),)), {}))
+
+    # --- sync and answer
+    # ---------------------------------------------------------------------------------------------
+
+    def _sync_due(self, now_s: float) -> None:
+        """Alarms at once; telemetry when the oldest has waited `sync_interval_ms` or enough has gathered."""
+        if now_s < self._retry_at_s:
+            return
+        waiting = self._spool.pending(wire.TELEMETRY)
+        if waiting and self._telemetry_since_s is None:
+            self._telemetry_since_s = now_s
+        due = (
+            self._telemetry_since_s is not None
+            and (now_s - self._telemetry_since_s) * 1000 >= self._settings.sync_interval_ms
+        )
+        streams: list[Stream] = [wire.ALARM] if self._spool.pending(wire.ALARM) else []
+        if waiting and (due or waiting >= self._settings.sync_records_max):
+            streams.append(wire.TELEMETRY)
+        if streams:
+            self._sync(streams, now_s)
+
+    def _sync(self, streams: Sequence[Stream], now_s: float) -> None:
+        try:
+            for stream in streams:
+                pending = self._spool.pending(stream)
+                with metrics.SYNC_S.labels(stream).time():
+                    self._spool.sync(stream)
+                metrics.ACCEPTED.labels(stream).inc(pending)
+                if stream == wire.TELEMETRY:
+                    self._telemetry_since_s = None
+        except OSError as error:
+            # Nothing of it was answered, all of it is still pending.
+            self._storage_failed(error, now_s)
+        else:
+            self._storage_worked()
+        self._answer()
+
+    def _answer(self) -> None:
+        synced = {stream: self._spool.synced(stream) for stream in STREAM_ORDER}
+        ready: dict[Driver, list[Offer]] = {}
+        waiting: deque[_Unanswered] = deque()
+        for item in self._unanswered:
+            if any(synced[stream] < seq for stream, seq in item.needs.items()):
+                waiting.append(item)
+            elif item.offer.driver is not None:
+                ready.setdefault(item.offer.driver, []).append(item.offer)
+        self._unanswered = waiting
+        for driver, offers in ready.items():
+            driver.answer(offers)
+
+    def _storage_failed(self, error: OSError, now_s: float) -> None:
+        metrics.SYNC_FAILURES.inc()
+        self._storage.failed(error)
+        self._retry_at_s = now_s + self._retry_s * self._random.uniform(0.75, 1.25)
+        self._retry_s = min(RETRY_S_MAX, 2 * self._retry_s)
+
+    def _storage_worked(self) -> None:
+        self._storage.worked()
+        self._retry_s = RETRY_S_FIRST
+
+    # --- uplink
+    # ------------------------------------------------------------------------------------------------------
+
+    def _say_hello(self, *, connected: bool) -> None:
+        spans = {stream: self._spool.spans(stream) for stream in STREAM_ORDER}
+        ref = f"{self._random.getrandbits(64):016x}"
+        hello = self._window.hello(ref, spans, self._monotonic_s(), connected=connected)
+        self._uplink.send_hello(hello)
+        metrics.HELLOS.inc()
+
+    def _take_ack(self, event: Acked) -> None:
+        ack = event.ack
+        verdict = self._window.take(ack, self._spool.spans(ack.st), self._monotonic_s())
+        metrics.ACKS.labels(verdict.outcome).inc()
+        if verdict.acked is None:
+            return
+        failpoint.hit("gateway.after-ack")
+        before = next(span.acked for span in self._spool.spans(ack.st) if span.epoch == ack.ep)
+        metrics.ACKED.labels(ack.st).inc(verdict.acked - before)
+        try:
+            self._spool.ack(ack.st, ack.ep, verdict.acked)
+        except OSError as error:
+            self._storage_failed(error, self._monotonic_s())  # trimmed with a later acknowledgement
+
+    def _send(self, now_s: float) -> None:
+        if not self._connected:
+            return
+        spans = {stream: self._spool.spans(stream) for stream in STREAM_ORDER}
+        for stream in STREAM_ORDER:
+            while want := self._window.stream(stream).want(spans[stream]):
+                if self._may_grow(stream, want, now_s) or not self._send_batch(stream, want, now_s):
+                    break
+        due_s = self._window.hello_due_at_s(spans)
+        if due_s is not None and now_s >= due_s:
+            self._say_hello(connected=False)
+
+    def _may_grow(self, stream: Stream, want: Want, now_s: float) -> bool:
+        """Whether a small telemetry batch should wait for more, because another one is on its way anyway."""
+        small = want.last - want.seq + 1 < self._settings.batch_readings_max
+        young = (now_s - self._sent_at_s) * 1000 < self._settings.batch_age_ms_max
+        return stream == wire.TELEMETRY and small and young and not want.idle
+
+    def _send_batch(self, stream: Stream, want: Want, now_s: float) -> bool:
+        if now_s < self._retry_at_s:
+            return False
+        try:
+            run = self._spool.read(stream, want.epoch, want.seq, self._settings.batch_readings_max, BATCH_BYTES_MAX)
+        except OSError as error:
+            self._storage_failed(error, now_s)
+            return False
+        if run is None:
+            return False
+        header = wire.Header(self._settings.id, stream, run.epoch, run.seq0, run.count, want.last)
+        if not self._uplink.send_batch(wire.encode(header, run.readings, run.notes)):
+            return False
+        self._window.stream(stream).sent(run.last, now_s)
+        self._sent_at_s = now_s
+        metrics.BATCHES.labels(stream).inc()
+        return True
+
+    # --- status
+    # ------------------------------------------------------------------------------------------------------
+
+    def _status(self, *, online: bool) -> Status:
+        now_us = self._clock_us()
+        return Status(
+            online=online,
+            version=__version__,
+            at_us=now_us,
+            clock="synced" if now_us >= CLOCK_KNOWN_FROM_US else "unsynced",
+            full=bool(self._parked) or self._storage.failing,
+            spool_bytes=self._spool.used_bytes,
+            spool_bytes_max=self._settings.spool_bytes_max,
+            rejected=self._rejected,
+            claims=self._spool.claims(),
+        )
+
+    def _tell_status(self, now_s: float) -> None:
+        if now_s < self._status_at_s:
+            return
+        self._status_at_s = now_s + self._settings.status_interval_s
+        for stream in STREAM_ORDER:
+            left = sum(span.last - span.acked for span in self._spool.spans(stream))
+            metrics.SPOOL_RECORDS.labels(stream).set(left)
+        metrics.SPOOL_BYTES.set(self._spool.used_bytes)
+        metrics.LOST.set(self._spool.lost_records)
+        if not self._connected:
+            return
+        self._save(now_s)
+        status = self._status(online=True)
+        self._uplink.set_will(msgspec.structs.replace(status, online=False))
+        self._uplink.send_status(status)
+
+    def _save(self, now_s: float) -> None:
+        """What the status is about to claim must be known after a power cut: then a loss below us shows."""
+        try:
+            self._spool.save()
+        except OSError as error:
+            self._storage_failed(error, now_s)
+
+    # --- time
+    # --------------------------------------------------------------------------------------------------------
+
+    def _idle_s(self) -> float:
+        """How long the next turn may wait for an event."""
+        now_s = self._monotonic_s()
+        due = [self._status_at_s, now_s + TURN_S_MAX]
+        if self._telemetry_since_s is not None:
+            due.append(max(self._retry_at_s, self._telemetry_since_s + self._settings.sync_interval_ms / 1000))
+        if self._settings.heartbeat_s:
+            due.append(self._heartbeat_at_s)
+        return max(0.001, min(due) - now_s)
+
+    def _finish(self) -> None:
+        for driver in self._drivers:
+            driver.pause()
+        self._inbox.closed = True
+        now_s = self._monotonic_s()
+        self._sync([stream for stream in STREAM_ORDER if self._spool.pending(stream)], now_s)
+        for driver in self._drivers:
+            driver.stop()
+        self._save(now_s)
+        self._uplink.stop(self._status(online=False))
+        self._spool.close()
+        logger.info("gateway-stopped", id=self._settings.id)

@@ -1,0 +1,102 @@
+"""Settings of a gateway: table ``[gateway]`` of `citynet.toml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from citynet.formats import THINGSBOARD, is_known
+from citynet.ids import is_id
+from citynet.runtime.settings import BrokerEndpoint, Table, table_config
+from citynet_gateway.spool import SpoolSettings
+from citynet_gateway.window import Limits
+
+
+def _identifier(text: str) -> str:
+    if not is_id(text):
+        raise ValueError("must be 1..64 of A-Z a-z 0-9 . _ -")
+    return text
+
+
+def _prefix(text: str) -> str:
+    if not text or any(not is_id(part) for part in text.split("/")):
+        raise ValueError("must be topic levels of A-Z a-z 0-9 . _ - separated by /, without wildcards")
+    return text
+
+
+def _content_type(text: str) -> str:
+    if not is_known(text):
+        raise ValueError("no decoder for this content type")
+    return text
+
+
+_LOOPBACK = BrokerEndpoint.model_validate({})
+
+
+class GatewaySettings(Table):
+    """A gateway: where the field speaks to it, what it keeps, how it sends."""
+
+    model_config = table_config("gateway")
+
+    id: Annotated[str, AfterValidator(_identifier)] = Field("gateway", description="this gateway's identifier")
+    data_dir: Path = Field(Path("gateway-data"), description="folder of the spool; on storage that honours flush")
+    uplink: BrokerEndpoint = Field(_LOOPBACK, description="the server's broker")
+    local: BrokerEndpoint = Field(
+        _LOOPBACK,
+        description="the broker that devices publish to; its max_inflight_messages should reach receive_max",
+    )
+    field_prefix: Annotated[str, AfterValidator(_prefix)] = Field(
+        "field", max_length=200, description="devices publish to <field_prefix>/<gateway>/<device>"
+    )
+    content_type_default: Annotated[str, AfterValidator(_content_type)] = Field(
+        THINGSBOARD, description="format of field messages that carry no MQTT 5 content type"
+    )
+    alarm_metrics: list[str] = Field(
+        ["*_alarm"], max_length=100, description="shell patterns of metrics that go to the alarm stream"
+    )
+    receive_max: int = Field(
+        1024, ge=1, le=2048, description="field messages that may be unanswered at a time (MQTT Receive Maximum)"
+    )
+    sync_interval_ms: int = Field(
+        1000, ge=1, le=1000, description="longest time a telemetry message waits for its sync, and so for its answer"
+    )
+    sync_records_max: int = Field(256, ge=1, le=4096, description="pending records that make a sync due at once")
+    segment_bytes: int = Field(4 << 20, ge=64 << 10, le=8 << 20, description="size at which a segment is closed")
+    spool_bytes_max: int = Field(
+        1 << 30, ge=8 << 20, le=1 << 40, description="cap of the spool; at the cap sources are not answered"
+    )
+    window: int = Field(8, ge=1, le=256, description="unacknowledged batches per stream")
+    batch_readings_max: int = Field(500, ge=1, le=4000, description="records of one batch")
+    batch_age_ms_max: int = Field(
+        500, ge=0, le=60_000, description="how long a small batch waits for more while another is on its way"
+    )
+    resend_after_s: float = Field(5.0, ge=0.1, le=300, description="silence after which the server is asked again")
+    resend_after_s_max: float = Field(20.0, ge=0.1, le=600, description="the longest step of that, after backoff")
+    heartbeat_s: float = Field(
+        10.0, ge=0, le=3600, description="interval of the reading <id>/gateway_uptime_s; 0 sends none"
+    )
+    status_interval_s: float = Field(5.0, ge=0.1, le=3600, description="interval of the retained status")
+    metrics_port: int = Field(0, ge=0, le=65_535, description="Prometheus metrics on loopback; 0 serves none")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.spool_bytes_max < 16 * self.segment_bytes:
+            # An eighth is the alarm stream's; it must hold the segment being written and one being sent.
+            raise ValueError("spool_bytes_max must be at least 16 x segment_bytes")
+        if self.resend_after_s_max < self.resend_after_s:
+            raise ValueError("resend_after_s_max must not be below resend_after_s")
+        if bad := [pattern for pattern in self.alarm_metrics if not pattern or len(pattern) > 64]:
+            raise ValueError(f"alarm_metrics: patterns of 1 to 64 characters, not {bad[0][:80]!r}")
+        return self
+
+    @property
+    def spool_dir(self) -> Path:
+        return self.data_dir / "spool"
+
+    def spool_settings(self) -> SpoolSettings:
+        return SpoolSettings(segment_bytes=self.segment_bytes, bytes_max=self.spool_bytes_max)
+
+    def limits(self) -> Limits:
+        return Limits(self.window, self.resend_after_s, self.resend_after_s_max)

@@ -1,0 +1,174 @@
+"""The uplink's shell: one paho session towards the server's broker. It carries; `window` decides.
+
+Batches, hellos and the status go out with QoS 1, acknowledgements come in; everything that comes is handed to
+`put` from the network thread. The session starts clean: what was on its way when a connection broke is told
+by the next hello.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+import paho.mqtt.client as paho
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from citynet import control, topics, wire
+from citynet.errors import DecodeError
+from citynet.runtime import failpoint, log
+from citynet.runtime.settings import BrokerEndpoint
+from citynet_gateway import metrics
+from citynet_gateway.mqtt import KEEPALIVE_S, leave, new_client
+
+INFLIGHT_MAX = 64  # MQTT publications without PUBACK
+QUEUED_MAX = 128  # those and what waits behind them; beyond it `publish` refuses and the window tries later
+GOODBYE_S_MAX = 1.5
+
+logger = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker took us; acknowledgements are subscribed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The connection is gone; paho is trying to come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """An acknowledgement of the server."""
+
+    ack: control.Ack
+
+
+UplinkEvent = Connected | Disconnected | Acked
+
+
+class Uplink:
+    """Publishes for one gateway. `put` receives the events, in order, from the network thread.
+
+    Raises:
+        ConfigError: a password or certificate file that cannot be used.
+    """
+
+    def __init__(
+        self, gateway: str, endpoint: BrokerEndpoint, put: Callable[[UplinkEvent], None], random: Random
+    ) -> None:
+        self._endpoint = endpoint
+        self._put = put
+        self._up = topics.up(gateway)
+        self._hello = topics.hello(gateway)
+        self._status = topics.status(gateway)
+        self._ack = topics.ack(gateway)
+        self._outage = log.OutageLog(logger, "uplink")
+        self._closing = False
+        self._batch_properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        self._batch_properties.ContentType = wire.CBOR
+        client = self._client = new_client(endpoint, f"{gateway}-uplink", random, manual_ack=False)
+        client.max_inflight_messages_set(INFLIGHT_MAX)
+        client.max_queued_messages_set(QUEUED_MAX)
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+
+    def start(self, will: control.Status) -> None:
+        """Connect, now or as soon as there is a broker; `will` is published by it when we vanish."""
+        self.set_will(will)
+        self._client.connect_async(self._endpoint.host, self._endpoint.port, keepalive=KEEPALIVE_S, clean_start=True)
+        self._client.loop_start()
+
+    def set_will(self, will: control.Status) -> None:
+        """What the next connection registers as its will."""
+        self._client.will_set(self._status, control.encode(will), qos=1, retain=True)
+
+    def send_batch(self, payload: bytes) -> bool:
+        """Publish a batch envelope; False if it was not taken (no connection, or the queue is full)."""
+        info = self._client.publish(self._up, payload, qos=1, properties=self._batch_properties)
+        return self._taken(info)
+
+    def send_hello(self, hello: control.Hello) -> bool:
+        return self._taken(self._client.publish(self._hello, control.encode(hello), qos=1))
+
+    def send_status(self, status: control.Status) -> bool:
+        return self._taken(self._client.publish(self._status, control.encode(status), qos=1, retain=True))
+
+    def stop(self, last: control.Status) -> None:
+        """Publish the last status, wait for the broker to have it (bounded), disconnect."""
+        self._closing = True
+        if self._client.is_connected():
+            info = self._client.publish(self._status, control.encode(last), qos=1, retain=True)
+            if info.rc == paho.MQTT_ERR_SUCCESS:
+                info.wait_for_publish(GOODBYE_S_MAX)
+        leave(self._client)
+
+    @staticmethod
+    def _taken(info: paho.MQTTMessageInfo) -> bool:
+        return info.rc == paho.MQTT_ERR_SUCCESS
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        _data: object,
+        _flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        if reason.is_failure:
+            self._outage.failed(f"broker refuses: {reason}")
+            return
+        client.subscribe(self._ack, qos=1)
+
+    def _on_subscribe(
+        self,
+        _client: paho.Client,
+        _data: object,
+        _mid: int,
+        reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        # Only now can an answer reach us, so only now may the hello go out.
+        if any(reason.is_failure for reason in reasons):
+            self._outage.failed(f"subscription to {self._ack} refused: {reasons[0]}")
+            return
+        self._outage.worked()
+        metrics.CONNECTED.labels("uplink").set(1)
+        self._put(Connected())
+
+    def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:
+        self._outage.failed(f"no broker at {self._endpoint.host}:{self._endpoint.port}")
+
+    def _on_disconnect(
+        self,
+        _client: paho.Client,
+        _data: object,
+        _flags: paho.DisconnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        metrics.CONNECTED.labels("uplink").set(0)
+        self._put(Disconnected())
+        if not self._closing:
+            self._outage.failed(reason)
+
+    def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+        try:
+            ack = control.decode(bytes(message.payload), control.Ack)
+        except DecodeError as error:
+            metrics.ACKS.labels("undecodable").inc()
+            logger.warning("ack-undecodable", error=str(error))
+            return
+        self._put(Acked(ack))
+
+    def _on_publish(
+        self, _client: paho.Client, _data: object, _mid: int, _reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        failpoint.hit("gateway.after-send")

@@ -1,0 +1,37 @@
+"""What a broker says of itself on its ``$SYS`` topics."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import paho.mqtt.client as paho
+from tests.ingest import wait_for
+
+DROPPED = "$SYS/broker/publish/messages/dropped"
+
+
+class BrokerWatch:
+    """The newest value of every number that the broker publishes about itself."""
+
+    def __init__(self, port: int) -> None:
+        self.values: dict[str, int] = {}
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="watch", protocol=paho.MQTTv5)
+        self._client.on_message = self._on_message
+        self._client.on_connect = lambda *_: self._client.subscribe("$SYS/broker/#")
+        self._client.connect("127.0.0.1", port)
+
+    def __enter__(self) -> Self:
+        self._client.loop_start()
+        wait_for(lambda: self.values, "the broker reports about itself")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        if message.payload.isdigit():
+            self.values[message.topic] = int(message.payload)

@@ -1,0 +1,89 @@
+"""Row 7 of the test matrix: the broker dies without having kept anything; the broker's queue overflows.
+
+What holds, and what does not: class A loses nothing, because a gateway keeps what was not acknowledged. Class B has only the
+broker's word, so a broker that dies or overflows may lose what it took; that is reported (a `session-lost` warning; the
+broker's own counter of dropped messages), and nothing is invented or doubled.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from citynet.runtime.embedded import EmbeddedMosquitto
+from tests.faults import load
+from tests.faults.broker_watch import DROPPED, BrokerWatch
+from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, assert_balanced, judge
+from tests.ingest import IngestProcess, ingest_running, stored, wait_for
+
+KILLS = 3
+
+
+def test_broker_killed_under_load(folder: Path, broker: EmbeddedMosquitto, dsn: str, seed: int) -> None:
+    rng = random.Random(seed)
+    ledger = Ledger(folder / "gateway.ledger")
+    with ingest_running(folder, broker, dsn) as ingest, LedgerPeer(broker.port, "gw-1", ledger, window=8) as peer:
+        for kill in range(1, KILLS + 1):
+            peer.accept(load.plain(rng, f"gas-{kill}", 3000, load.minutes_ago(10)))
+            goal = peer.acked + rng.randrange(200, 1500)
+            wait_for(lambda goal=goal: peer.acked >= goal, "some of it is acknowledged")
+            broker.kill()
+            broker.start()
+            wait_for(lambda kill=kill: ingest.log.read_text().count("broker-connected") > kill, "ingest reconnects")
+        peer.wait_drained()
+        assert ingest.stop() == 0, ingest.tail()
+        assert ingest.log.read_text().count('"session-lost"') == KILLS, "a lost session is said once each time"
+    assert judge([ledger], dsn) == CLEAN
+    assert_balanced(dsn)
+
+
+def test_session_lost_while_ingest_was_down_is_reported(folder: Path, broker: EmbeddedMosquitto, dsn: str) -> None:
+    """Nobody was connected when the broker forgot the session; the next start must notice all the same."""
+    ingest = IngestProcess(folder, broker.port, dsn)
+    ingest.start()
+    ingest.wait_connected()
+    assert "session-lost" not in ingest.log.read_text(), "the very first session has nothing to lose"
+    assert ingest.stop() == 0
+    broker.kill()
+    broker.start()
+    ingest.start()
+    try:
+        wait_for(lambda: ingest.log.read_text().count("broker-connected") == 2, "ingest connects again")
+        wait_for(lambda: '"session-lost"' in ingest.log.read_text(), "the lost session is reported")
+        assert ingest.stop() == 0, ingest.tail()
+    finally:
+        if ingest.running.poll() is None:
+            ingest.kill()
+
+
+def test_queue_overflow(folder: Path, dsn: str, seed: int) -> None:
+    """While ingest is down the broker keeps 50 messages; a gateway's loss is healed by its resending, a device's is final."""
+    rng = random.Random(seed)
+    start_us = load.minutes_ago(10)
+    gateway, device = Ledger(folder / "gateway.ledger"), Ledger(folder / "device.ledger")
+    with EmbeddedMosquitto(folder / "broker", queued_max=50) as broker, ingest_running(folder, broker, dsn) as ingest:
+        with (
+            BrokerWatch(broker.port) as watch,
+            LedgerPeer(broker.port, "gw-1", gateway, window=40, batch=5) as peer,
+            DirectDevice(broker.port, "lift-1", device) as lift,
+        ):
+            peer.accept(load.plain(rng, "gas-1", 5, start_us))
+            lift.say(load.plain(rng, "lift-1", 5, start_us))
+            peer.wait_drained()
+            wait_for(lambda: len(stored(dsn)) == 10, "ingest takes both kinds")
+            ingest.kill()
+            lift.say(load.plain(rng, "lift-1", 200, start_us + 1_000_000))
+            peer.accept(load.plain(rng, "gas-1", 1000, start_us + 1_000_000))
+            lift.wait_taken()
+            wait_for(lambda: watch.values.get(DROPPED, 0) > 0, "the broker counts what it drops")
+            ingest.start()
+            peer.wait_drained()
+            # What the broker kept of the device came before what the gateway sent after the restart.
+            assert ingest.stop() == 0, ingest.tail()
+            dropped = watch.values[DROPPED]
+    assert judge([gateway], dsn).lost == 0
+    report = judge([gateway, device], dsn)
+    print(f"{report}, the broker says that it dropped {dropped}")
+    assert 0 < report.lost <= dropped, "a loss of class B, and never more than the broker's own counter says"
+    assert (report.duplicated, report.unexpected) == (0, 0)
+    assert_balanced(dsn)

@@ -1,0 +1,80 @@
+"""Row 3 of the test matrix, the server's half: random kill -9 of ingest under load, at any moment, again and again."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from citynet.runtime.embedded import EmbeddedMosquitto
+from tests.faults import load
+from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, assert_balanced, judge
+from tests.ingest import IngestProcess, query, wait_for
+
+LIFE_S_MAX = 2.5  # a start takes 1 to 2 s: about half of the kills hit the start and the recovery
+RESTART_S_MAX = 5.0
+
+
+def outlive_kills(folder: Path, broker: EmbeddedMosquitto, dsn: str, seed: int, seconds: float) -> int:
+    """Kill ingest at random moments for so long, under load; then let it drain and judge. Returns the number of kills."""
+    rng = random.Random(seed)
+    process = IngestProcess(folder, broker.port, dsn, {"snapshot_s": 0.5})
+    gateway, device = Ledger(folder / "gateway.ledger"), Ledger(folder / "device.ledger")
+    start_us, kills = load.minutes_ago(60), 0
+    process.start()
+    try:
+        process.wait_connected()
+        with LedgerPeer(broker.port, "gw-1", gateway) as peer, DirectDevice(broker.port, "lift-1", device) as lift:
+            peer.accept(load.plain(rng, "gas-1", 1, start_us))
+            wait_for(lambda: peer.acked > 0, "the first acknowledgement: ingest has subscribed")
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                if not wait_and_feed(process, rng, peer, lift, start_us):
+                    process.kill()
+                    kills += 1
+                    process.start()
+            process.kill()
+            process.start()
+            lift.wait_taken()
+            peer.wait_drained()
+            said = len(device.readings)
+            wait_for(lambda: query(dsn, "SELECT 1 FROM direct_tally WHERE stored >= %s", said), "direct messages")
+        assert process.stop() == 0, process.tail()
+    finally:
+        if process.running.poll() is None:
+            process.kill()
+    print(f"{kills} kills, {len(gateway.readings)} + {len(device.readings)} readings")
+    assert judge([gateway, device], dsn) == CLEAN
+    assert_balanced(dsn)
+    return kills
+
+
+def wait_and_feed(
+    process: IngestProcess, rng: random.Random, peer: LedgerPeer, lift: DirectDevice, start_us: int
+) -> bool:
+    """Feed for a random while. True if ingest ended by itself, which it must not."""
+    until = time.monotonic() + rng.uniform(0.1, LIFE_S_MAX)
+    while time.monotonic() < until:
+        behind = len(peer.ledger.readings) - peer.acked
+        if behind < 2000:
+            peer.accept(load.plain(rng, "gas-1", 50, start_us + len(peer.ledger.readings) * 1000))
+        if lift.untaken < 100:
+            lift.say(load.plain(rng, "lift-1", 5, start_us + len(lift.ledger.readings) * 1000))
+        try:
+            code = process.running.wait(0.05)
+        except subprocess.TimeoutExpired:
+            continue
+        raise AssertionError(f"ingest ended by itself with {code}:\n{process.tail()}")
+    return False
+
+
+def test_random_kills(folder: Path, broker: EmbeddedMosquitto, dsn: str, seed: int) -> None:
+    assert outlive_kills(folder, broker, dsn, seed, seconds=18) >= 5
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_hundreds_of_random_kills(folder: Path, broker: EmbeddedMosquitto, dsn: str, seed: int) -> None:
+    assert outlive_kills(folder, broker, dsn, seed, seconds=600) >= 200

@@ -1,0 +1,245 @@
+"""The spool on real files: bounds, order, de-duplication, trimming, quarantine."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from citynet.notes import LossNote, RawNote
+from citynet.reading import Reading
+from citynet.wire import ALARM, TELEMETRY
+from citynet_gateway.spool import SegmentSpool, SpoolFull, SpoolLocked, SpoolSettings
+from citynet_gateway.spool.files import LocalFiles
+from citynet_gateway.spool.inspect import inspect
+from citynet_gateway.spool.reader import READ_FAILURES_MAX
+from tests.sim_files import SimFiles
+
+SMALL = SpoolSettings(segment_bytes=600, bytes_max=40_000, tokens_max=4)
+SIM = Path("/spool")
+
+
+def readings(*values: float) -> list[Reading]:
+    return [Reading("d", "m", int(value), value) for value in values]
+
+
+def fill(spool: SegmentSpool, count: int, first: int = 0) -> None:
+    """`count` frames of one reading, each synced."""
+    for k in range(first, first + count):
+        spool.append(TELEMETRY, readings(k), [], k.to_bytes(8, "big"))
+        spool.sync(TELEMETRY)
+
+
+def values(spool: SegmentSpool, epoch: int, seq: int = 1) -> list[float]:
+    found: list[float] = []
+    while (run := spool.read(TELEMETRY, epoch, seq, 100, 1 << 20)) is not None:
+        found += [item.value for item in run.readings]
+        seq = run.last + 1
+    return found
+
+
+def test_records_come_back_in_order_over_segments_and_openings(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SMALL, 1)
+    fill(spool, 30)
+    spool.append(TELEMETRY, readings(99), [])  # never synced: nobody was told that it is safe
+    spool.close()
+    spool = SegmentSpool(tmp_path, SMALL, 2)
+    fill(spool, 5, first=30)
+    assert [(span.epoch, span.last, span.live) for span in spool.spans(TELEMETRY)] == [(1, 30, False), (2, 5, True)]
+    assert values(spool, 1) == [float(k) for k in range(30)]
+    assert values(spool, 2) == [float(k) for k in range(30, 35)]
+    assert values(spool, 1, seq=17) == [float(k) for k in range(16, 30)]
+    spool.close()
+
+
+def test_nothing_unsynced_is_read(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SMALL, 1)
+    spool.append(TELEMETRY, readings(1), [])
+    assert spool.read(TELEMETRY, 1, 1, 10, 1000) is None
+    assert spool.sync(TELEMETRY) == 1
+    assert values(spool, 1) == [1.0]
+    spool.close()
+
+
+def test_a_run_respects_its_bounds_and_may_split_a_frame(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SpoolSettings(), 1)
+    spool.append(TELEMETRY, readings(*range(10)), [RawNote("t", b"x" * 5_000, "r")] * 3)
+    spool.sync(TELEMETRY)
+    sizes, seq = [], 1
+    while (run := spool.read(TELEMETRY, 1, seq, 4, 6_000)) is not None:
+        sizes.append((len(run.readings), len(run.notes)))
+        seq = run.last + 1
+    assert sizes == [(4, 0), (4, 0), (2, 1), (0, 1), (0, 1)]
+    spool.close()
+
+
+def test_acknowledged_segments_go_and_the_newest_stays(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SMALL, 1)
+    fill(spool, 40)
+    before = len(list(tmp_path.glob("*.seg")))
+    spool.ack(TELEMETRY, 1, 40)
+    assert before >= 3
+    assert len(list(tmp_path.glob("*.seg"))) == 1
+    assert spool.used_bytes == sum(path.stat().st_size for path in tmp_path.glob("*.seg"))
+    spool.close()
+    spool = SegmentSpool(tmp_path, SMALL, 2)
+    assert [(span.epoch, span.acked, span.last) for span in spool.spans(TELEMETRY)] == [(1, 40, 40), (2, 0, 0)]
+    assert [(c.accepted, c.acked) for c in spool.claims() if c.ep == 1] == [(40, 40)]
+    spool.close()
+
+
+def test_recent_tokens_survive_the_segments_they_came_with(tmp_path: Path) -> None:
+    for epoch in range(1, 5):
+        spool = SegmentSpool(tmp_path, SMALL, epoch)
+        if epoch == 1:
+            fill(spool, 40)
+            spool.ack(TELEMETRY, 1, 40)
+        assert [spool.knows(TELEMETRY, k.to_bytes(8, "big")) for k in range(35, 41)] == [
+            False,
+            True,
+            True,
+            True,
+            True,
+            False,
+        ]
+        spool.close()
+
+
+def test_full_refuses_with_numbers_keeps_room_for_alarms_and_resumes(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SMALL, 1)
+    with pytest.raises(SpoolFull, match=r"spool full: telemetry holds \d+ of 35000 bytes"):
+        fill(spool, 10_000)
+    held = spool.spans(TELEMETRY)[-1].last
+    assert 0 < held < 10_000
+    assert spool.used_bytes <= SMALL.bytes_max
+    spool.append(ALARM, readings(1), [])
+    assert spool.sync(ALARM) == 1
+    spool.ack(TELEMETRY, 1, held)
+    fill(spool, 5)
+    assert spool.spans(TELEMETRY)[-1].last == held + 5
+    spool.close()
+
+
+def test_pending_is_bounded_too(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SpoolSettings(pending_bytes_max=2_000), 1)
+    for _ in range(3):
+        spool.append(TELEMETRY, [], [RawNote("t", b"x" * 500, "r")])
+    with pytest.raises(SpoolFull):
+        spool.append(TELEMETRY, [], [RawNote("t", b"x" * 500, "r")])
+    assert spool.pending(TELEMETRY) == 3
+    spool.close()
+
+
+def test_one_process_at_a_time_and_never_an_old_epoch(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SMALL, 7)
+    with pytest.raises(SpoolLocked, match="another gateway process"):
+        SegmentSpool(tmp_path, SMALL, 8)
+    fill(spool, 1)
+    spool.close()
+    with pytest.raises(ValueError, match="epoch 7 was used before"):
+        SegmentSpool(tmp_path, SMALL, 7)
+
+
+def test_a_refused_opening_gives_the_lock_back(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a positive number"):
+        SegmentSpool(tmp_path, SMALL, 0)
+    SegmentSpool(tmp_path, SMALL, 1).close()
+
+
+def test_only_the_last_finished_epochs_stay_in_the_books(tmp_path: Path) -> None:
+    for epoch in range(1, 30):
+        spool = SegmentSpool(tmp_path, SMALL, epoch)
+        fill(spool, 1)
+        for span in spool.spans(TELEMETRY):
+            spool.ack(TELEMETRY, span.epoch, span.last)
+        spool.close()
+    spool = SegmentSpool(tmp_path, SMALL, 99)
+    known = [span.epoch for span in spool.spans(TELEMETRY)]
+    assert known == [*range(29 - len(known) + 2, 30), 99]
+    assert SMALL.finished_epochs_max <= len(known) <= SMALL.finished_epochs_max + 3
+    spool.close()
+
+
+def test_a_damaged_segment_is_kept_aside_when_it_is_done_with(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SMALL, 1)
+    fill(spool, 40)
+    spool.close()
+    oldest = min(tmp_path.glob("*.seg"))
+    data = bytearray(oldest.read_bytes())
+    data[-5] ^= 1
+    oldest.write_bytes(data)
+    spool = SegmentSpool(tmp_path, SMALL, 2)
+    assert len(values(spool, 1)) == 39
+    assert spool.lost_records == 1
+    spool.ack(TELEMETRY, 1, 40)
+    assert [path.name for path in (tmp_path / "quarantine").iterdir()] == [oldest.name]
+    spool.close()
+
+
+@pytest.mark.parametrize("operation", ["pwrite", "datasync", "create", "sync_folder"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_refused_write_promises_nothing_loses_nothing_and_resumes(operation: str, code: int) -> None:
+    files = SimFiles()
+    spool = SegmentSpool(SIM, SMALL, 1, files)
+    fill(spool, 0 if operation in ("create", "sync_folder") else 2)
+    safe = spool.synced(TELEMETRY)
+    files.faults[operation] = [OSError(code, "planned")] * 3
+    spool.append(TELEMETRY, readings(7), [])
+    for _ in range(3):
+        with pytest.raises(OSError, match="planned"):
+            spool.sync(TELEMETRY)
+        assert spool.synced(TELEMETRY) == safe
+    spool.append(TELEMETRY, readings(8), [])
+    assert spool.sync(TELEMETRY) == safe + 2
+    assert values(spool, 1)[-2:] == [7.0, 8.0]
+
+
+def test_after_a_failed_sync_the_descriptor_is_not_trusted_again() -> None:
+    files = SimFiles()
+    spool = SegmentSpool(SIM, SMALL, 1, files)
+    fill(spool, 2)
+    files.faults["datasync"] = [OSError(errno.EIO, "planned")]
+    spool.append(TELEMETRY, readings(7), [])
+    with pytest.raises(OSError, match="planned"):
+        spool.sync(TELEMETRY)
+    spool.sync(TELEMETRY)
+    assert spool.poisoned == 1
+    assert len([name for name in files.names(SIM) if name.endswith(".seg")]) == 2
+
+
+def test_an_unreadable_segment_is_tried_again_and_then_declared() -> None:
+    files = SimFiles()
+    spool = SegmentSpool(SIM, SMALL, 1, files)
+    fill(spool, 3)
+    files.faults["read"] = [OSError(errno.EIO, "planned")] * READ_FAILURES_MAX
+    for _ in range(READ_FAILURES_MAX - 1):
+        with pytest.raises(OSError, match="planned"):
+            spool.read(TELEMETRY, 1, 1, 10, 1000)
+    run = spool.read(TELEMETRY, 1, 1, 10, 1000)
+    assert run is not None
+    assert run.notes == [(0, LossNote(1, 3, "segment_damaged"))]
+
+
+def test_what_the_server_forgot_and_we_no_longer_have_is_declared(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SMALL, 1)
+    fill(spool, 40)
+    spool.ack(TELEMETRY, 1, 40)
+    run = spool.read(TELEMETRY, 1, 11, 100, 1 << 20)
+    assert run is not None
+    position, loss = run.notes[0]
+    assert (position, loss.first, loss.reason) == (0, 11, "server_regression")  # type: ignore[union-attr]
+    assert run.last == 40
+    assert len(run.readings) == 40 - loss.last  # type: ignore[union-attr]
+    spool.close()
+
+
+def test_inspection_reads_only(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SMALL, 1)
+    fill(spool, 40)
+    spool.ack(TELEMETRY, 1, 30)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    state = inspect(LocalFiles(), tmp_path, verify=True)
+    assert [(item.acked, item.last, item.held, item.lost) for item in state] == [(30, 40, 10, 0)]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    spool.close()
