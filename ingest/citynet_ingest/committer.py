@@ -102,6 +102,9 @@ class Committer:
         try:
             timeout_ms = int(self._settings.commit_statement_timeout_s * 1000)
             connection.execute(f"SET statement_timeout = {timeout_ms}")
+            connection.execute(
+                "SET synchronous_commit = on"
+            )  # whatever the server's default is: the guarantee needs it
             for shard in parse_shards(self._settings.shards):
                 row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (_SHARD_LOCK, shard)).fetchone()
                 if not (row and row[0]):

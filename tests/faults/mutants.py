@@ -1,4 +1,4 @@
-"""The gateway with one thing broken on purpose, to prove that the harness would notice.
+"""The gateway, or ingest, with one thing broken on purpose, to prove that the harness would notice.
 
 ``python -m tests.faults.mutants NAME <citynet arguments…>`` breaks that one thing and runs the command.
 """
@@ -45,6 +45,39 @@ def reuse_epoch() -> None:
 
     service.new_epoch = lambda: 4711
     store.check_epoch = lambda _epoch, _known: None  # the spool itself would refuse
+
+
+@mutant("puback-before-commit")
+def puback_before_commit() -> None:
+    """The broker gets its PUBACK, and the gateway its acknowledgement, before the transaction is made."""
+    import threading
+    from collections.abc import Sequence
+
+    from citynet_ingest.commit import Answers
+    from citynet_ingest.committer import Committer
+    from citynet_ingest.parcel import Parcel
+    from citynet_ingest.plan import Planner
+    from citynet_ingest.worker import Worker
+
+    workers: list[Worker] = []
+    start = Worker.run
+
+    async def run_known(self: Worker) -> None:
+        workers.append(self)
+        await start(self)
+
+    def broken(self: Committer, parcels: Sequence[Parcel]) -> Answers:
+        self._retry(lambda: self._prepare(parcels))
+        commit, answers = Planner(self.state, self._registry, self._number + 1, 1_000).plan(parcels)
+        said = threading.Event()
+        workers[0]._call(lambda: (workers[0]._answer([answers]), said.set()))
+        said.wait()
+        if not commit.is_empty():
+            self._store(commit)
+        return Answers()
+
+    Worker.run = run_known  # type: ignore[method-assign]
+    Committer._process = broken  # type: ignore[method-assign]
 
 
 def run(arguments: list[str]) -> None:

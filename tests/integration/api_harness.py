@@ -70,6 +70,27 @@ def problem(response: httpx.Response, status: int, kind: str) -> dict[str, Any]:
     return body
 
 
+PAGES_MAX = 500  # a walk that is longer goes in circles
+
+
+async def walk(client: httpx.AsyncClient, path: str, **parameters: Any) -> AsyncIterator[dict[str, Any]]:
+    """The pages of a list, one after the other."""
+    cursor: dict[str, str] = {}
+    for _ in range(PAGES_MAX):
+        answer = await client.get(path, params={**parameters, **cursor})
+        assert answer.status_code == 200, answer.text
+        yield answer.json()
+        if answer.json()["next"] is None:
+            return
+        cursor = {"cursor": answer.json()["next"]}
+    raise AssertionError(f"{path}: more than {PAGES_MAX} pages")
+
+
+async def pages(client: httpx.AsyncClient, path: str, **parameters: Any) -> list[list[dict[str, Any]]]:
+    """The items of every page of a list."""
+    return [page["items"] async for page in walk(client, path, **parameters)]
+
+
 def named(body: dict[str, Any]) -> list[str]:
     """The parameters that a problem names."""
     return [fault["parameter"] for fault in body["errors"]]

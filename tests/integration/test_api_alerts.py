@@ -7,8 +7,6 @@ import random
 from datetime import timedelta
 from typing import Any
 
-from httpx import AsyncClient
-
 from tests.integration import api_seed
 from tests.integration.api_harness import (
     OPERATOR,
@@ -17,24 +15,13 @@ from tests.integration.api_harness import (
     as_,
     database,
     named,
+    pages,
     problem,
     running,
     until_async,
+    walk,
 )
 from tests.integration.api_seed import NOW
-
-
-async def pages(client: AsyncClient, path: str, **parameters: Any) -> list[list[dict[str, Any]]]:
-    """Every page of a list."""
-    found: list[list[dict[str, Any]]] = []
-    cursor = None
-    while True:
-        answer = await client.get(path, params={**parameters, **({"cursor": cursor} if cursor else {})})
-        assert answer.status_code == 200, answer.text
-        found.append(answer.json()["items"])
-        cursor = answer.json()["next"]
-        if cursor is None:
-            return found
 
 
 def test_filters_choose(dsn: str) -> None:
@@ -69,7 +56,7 @@ def test_filters_choose(dsn: str) -> None:
 
 def test_pages_are_complete_and_stable_while_alerts_arrive(dsn: str) -> None:
     seed = random.randrange(10**6)
-    print(f"seed {seed}")  # noqa: T201
+    print(f"seed {seed}")
     chance = random.Random(seed)
 
     def some(connection: api_seed.Connection, count: int) -> list[str]:
@@ -83,12 +70,8 @@ def test_pages_are_complete_and_stable_while_alerts_arrive(dsn: str) -> None:
     async def scenario(before: list[str]) -> None:
         async with running(dsn) as client:
             seen: list[dict[str, Any]] = []
-            cursor = None
-            while cursor is not None or not seen:
-                answer = await client.get("/v1/alerts", params={"limit": 7, **({"cursor": cursor} if cursor else {})})
-                body = answer.json()
-                seen += body["items"]
-                cursor = body["next"]
+            async for page in walk(client, "/v1/alerts", limit=7):
+                seen += page["items"]
                 with database(dsn) as writer:
                     some(writer, 3)
             ids = [item["id"] for item in seen]

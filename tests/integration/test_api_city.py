@@ -9,9 +9,8 @@ from typing import Any
 
 from citynet_api import queries
 from tests.integration import api_seed
-from tests.integration.api_harness import VIEWER, add_tokens, as_, database, running
+from tests.integration.api_harness import VIEWER, add_tokens, as_, database, pages, running
 from tests.integration.api_seed import NOW
-from tests.integration.test_api_alerts import pages
 
 
 def test_gateways_tell_how_their_deliveries_stand(dsn: str) -> None:

@@ -7,9 +7,8 @@ import json
 from typing import Any
 
 from tests.integration import api_seed
-from tests.integration.api_harness import ADMIN, add_tokens, database, named, problem, running
+from tests.integration.api_harness import ADMIN, add_tokens, database, named, pages, problem, running
 from tests.integration.api_seed import NOW
-from tests.integration.test_api_alerts import pages
 
 LINES = {"Content-Type": "application/x-ndjson"}
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration import api_seed
-from tests.integration.api_harness import add_tokens, database, named, problem, running
+from tests.integration.api_harness import add_tokens, database, named, problem, running, walk
 from tests.integration.api_seed import NOW
 
 Rows = list[tuple[datetime, float, int]]
@@ -52,7 +52,7 @@ def setup(dsn: str, rows: Rows) -> int:
 
 def test_raw_pages_are_exact_for_every_page_size(dsn: str) -> None:
     seed = random.randrange(10**6)
-    print(f"seed {seed}")  # noqa: T201
+    print(f"seed {seed}")
     rows = some_readings(seed, 150)
     series = setup(dsn, rows)
     span = {"from": (NOW - timedelta(minutes=5)).isoformat(), "to": NOW.isoformat()}
@@ -61,13 +61,9 @@ def test_raw_pages_are_exact_for_every_page_size(dsn: str) -> None:
         async with running(dsn) as client:
             for limit in (1, 2, 7, 150, 500):
                 found: list[tuple[str, float | None, int]] = []
-                cursor = None
-                while cursor is not None or not found:
-                    parameters = {**span, "limit": limit, **({"cursor": cursor} if cursor else {})}
-                    body = (await client.get(f"/v1/series/{series}/readings", params=parameters)).json()
-                    assert len(body["readings"]) <= limit
-                    found += [(row["at"], row["value"], row["quality"]) for row in body["readings"]]
-                    cursor = body["next"]
+                async for page in walk(client, f"/v1/series/{series}/readings", **span, limit=limit):
+                    assert len(page["readings"]) <= limit
+                    found += [(row["at"], row["value"], row["quality"]) for row in page["readings"]]
                 assert found == as_json(rows), limit
 
     asyncio.run(scenario())
@@ -141,7 +137,7 @@ def oracle(rows: Rows, width_s: int) -> list[dict[str, Any]]:
 
 def test_buckets_agree_with_the_readable_way(dsn: str) -> None:
     seed = random.randrange(10**6)
-    print(f"seed {seed}")  # noqa: T201
+    print(f"seed {seed}")
     chance = random.Random(seed)
     values = [1.0, 2.5, -4.0, 8.0, float("nan"), float("-inf")]
     times = chance.sample(range(7200), 300)

@@ -76,6 +76,7 @@ async def detail(database: Database, alert_id: str) -> AlertDetail:
 
 async def write_acknowledgement(connection: AsyncConnection[DictRow], alert_id: str, actor: str, comment: str) -> None:
     """Acknowledge within the caller's transaction, once. Problem 404, or 409 that names who was first and when."""
+    await fetch(connection, "lock_transitions")
     found = await fetch(connection, "alert_ack_look", {"id": alert_id})
     if not found:
         raise not_found("alert", alert_id)

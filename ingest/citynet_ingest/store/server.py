@@ -31,7 +31,8 @@ def probe(connection: psycopg.Connection[tuple[object, ...]]) -> Server:
     """Ask a server what it is, and create the TimescaleDB extension where it is installed.
 
     Raises:
-        ServerError: older than PostgreSQL 15, or fsync or synchronous_commit is off (the guarantee needs both).
+        ServerError: older than PostgreSQL 15, or fsync or full_page_writes is off (the guarantee needs them; what it needs
+            of synchronous_commit a session sets for itself).
     """
     version = connection.info.server_version
     if version < VERSION_MIN:

@@ -1,0 +1,244 @@
+"""Row 10 of the test matrix: the database stops, dies, turns read-only, fills its disk, or loses the connection in the middle
+of COMMIT. No acknowledgement before COMMIT, nothing lost or doubled, memory flat, and the broker never notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from citynet import formats, topics, wire
+from citynet.reading import Reading
+from citynet.runtime.embedded import EmbeddedMosquitto, EmbeddedPostgres
+from citynet_ingest.store.migrate import migrate
+from psycopg.conninfo import make_conninfo
+from tests.faults import load
+from tests.faults.harness import CLEAN, Ledger, LedgerPeer, assert_balanced, judge
+from tests.faults.proxy import Proxy
+from tests.ingest import GatewayPeer, IngestProcess, ingest_running, query, wait_for
+
+OUTAGE_S = 1.5
+GROWTH_BYTES_MAX = 150 << 20
+FLOOD_BYTES = 64 << 20
+
+
+def stop(database: EmbeddedPostgres) -> None:
+    database.stop()
+
+
+def kill(database: EmbeddedPostgres) -> None:
+    database.kill()
+
+
+def read_only(database: EmbeddedPostgres) -> None:
+    _system(database, "ALTER SYSTEM SET default_transaction_read_only = on")
+
+
+def start(database: EmbeddedPostgres) -> None:
+    database.start()
+
+
+def writable(database: EmbeddedPostgres) -> None:
+    _system(database, "ALTER SYSTEM RESET default_transaction_read_only")
+
+
+def _system(database: EmbeddedPostgres, text: str) -> None:
+    with psycopg.connect(database.dsn(), autocommit=True) as connection:
+        connection.execute(text.encode())
+        connection.execute("SELECT pg_reload_conf()")
+
+
+OUTAGES: dict[str, tuple[Callable[[EmbeddedPostgres], None], Callable[[EmbeddedPostgres], None]]] = {
+    "stopped": (stop, start),
+    "killed": (kill, start),
+    "read-only": (read_only, writable),
+}
+
+
+def test_outages(folder: Path, broker: EmbeddedMosquitto, database: EmbeddedPostgres, seed: int) -> None:
+    """One after the other under load. While the database is away nothing is acknowledged, and the broker sees no reconnect."""
+    rng = random.Random(seed)
+    ledger = Ledger(folder / "gateway.ledger")
+    with (
+        ingest_running(folder, broker, database.dsn(), {"keep_alive_s": 2}) as ingest,
+        LedgerPeer(broker.port, "gw-1", ledger) as peer,
+    ):
+        for name, (fail, heal) in OUTAGES.items():
+            peer.accept(load.plain(rng, f"gas-{name}", 6000, load.minutes_ago(10)))
+            goal = peer.acked + rng.randrange(100, 1000)
+            wait_for(lambda goal=goal: peer.acked >= goal, "delivery under way")
+            fail(database)
+            outages = len(OUTAGES) - list(OUTAGES).index(name)
+            wait_for(
+                lambda outages=outages: ingest.log.read_text().count('"database-lost"') >= len(OUTAGES) - outages + 1,
+                f"ingest notices: {name}",
+            )
+            acked = peer.acked
+            until = time.monotonic() + OUTAGE_S
+            wait_for(lambda until=until: time.monotonic() > until, "the outage lasts")
+            assert peer.acked == acked < len(ledger.readings), f"acknowledged while the database was {name}"
+            heal(database)
+            peer.wait_drained()
+        assert ingest.log.read_text().count("broker-connected") == 1, "the broker was never left"
+        assert ingest.stop() == 0, ingest.tail()
+    assert judge([ledger], database.dsn()) == CLEAN
+    assert_balanced(database.dsn())
+
+
+def flood(client: GatewayPeer, total: int, qos: int) -> int:
+    """Publish about `total` bytes of telemetry batches, and return the number of their readings."""
+    start_us, count, readings = load.minutes_ago(10), 0, 0
+    sent = 0
+    while sent < total:
+        some = [Reading("gas-1", "plain", start_us + (readings + k) * 1000 + k * k % 977, k / 7) for k in range(5000)]
+        header = wire.Header(client.gateway, wire.TELEMETRY, 1, readings + 1, len(some))
+        body = wire.encode(header, some)
+        client.client.publish(topics.up(client.gateway), body, qos=qos)
+        sent, count, readings = sent + len(body), count + 1, readings + len(some)
+    return readings
+
+
+@pytest.mark.parametrize(("qos", "outage_s"), [(1, 10.0), (0, 1.0)])
+def test_memory_is_flat_and_the_broker_is_kept(
+    qos: int, outage_s: float, folder: Path, broker: EmbeddedMosquitto, dsn: str
+) -> None:
+    """A flood twice the bound on bytes in flight waits at the broker while the database is away: an outage of several
+    keep-alives. With QoS 0 the broker may drop; ingest must not swallow it all the same."""
+    with (
+        Proxy(port_of(dsn)) as proxy,
+        ingest_running(folder, broker, make_conninfo(dsn, port=proxy.port), {"keep_alive_s": 2}) as ingest,
+    ):
+        peer = GatewayPeer(broker.port)
+        try:
+            memory = psutil.Process(ingest.running.pid).memory_info
+            peer.send(1, [Reading("gas-0", "plain", load.minutes_ago(10), 1.0)], epoch=2)
+            peer.wait_acked(1, epoch=2)
+            before = memory().rss
+            proxy.stop()
+            started = time.monotonic()
+            readings = flood(peer, 2 * FLOOD_BYTES, qos)
+            highest = 0
+            while time.monotonic() < started + outage_s or highest == 0:
+                highest = max(highest, memory().rss)
+            print(f"QoS {qos}: {readings} readings waited, memory grew by {(highest - before) >> 20} MiB")
+            assert peer.acked() == 0
+            proxy.start()
+            if qos:
+                peer.wait_acked(readings)
+            else:
+                wait_for(lambda: query(dsn, "SELECT 1 FROM stream_cursor WHERE epoch = 1"), "something of it is stored")
+            highest = max(highest, memory().rss)
+            assert highest - before < GROWTH_BYTES_MAX
+            assert ingest.log.read_text().count("broker-connected") == 1, "the broker was never left"
+        finally:
+            peer.close()
+        assert ingest.stop() == 0, ingest.tail()
+    assert_shelves(dsn, readings if qos else None)
+
+
+def assert_shelves(dsn: str, readings: int | None) -> None:
+    if readings is not None:
+        assert query(dsn, "SELECT seq, stored FROM stream_cursor WHERE epoch = 1") == [(readings, readings)]
+        assert query(dsn, "SELECT count(*), count(DISTINCT time) FROM reading") == [(readings + 1, readings + 1)]
+
+
+def port_of(dsn: str) -> int:
+    return int(str(psycopg.conninfo.conninfo_to_dict(dsn)["port"]))
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["done", "not-done"])
+def test_connection_lost_in_the_middle_of_commit(
+    is_done: bool, folder: Path, broker: EmbeddedMosquitto, dsn: str, seed: int
+) -> None:
+    """Whether COMMIT reached the server or not, the client cannot tell; the commit number does."""
+    rng = random.Random(seed)
+    ledger = Ledger(folder / "gateway.ledger")
+    with (
+        Proxy(port_of(dsn)) as proxy,
+        ingest_running(folder, broker, make_conninfo(dsn, port=proxy.port)) as ingest,
+        LedgerPeer(broker.port, "gw-1", ledger) as peer,
+    ):
+        for cut in range(1, 6):
+            proxy.cut_at(b"COMMIT", forward=is_done)
+            peer.accept(load.plain(rng, f"gas-{cut}", 300, load.minutes_ago(10)))
+            wait_for(lambda cut=cut: proxy.cuts == cut, "the connection is cut in COMMIT")
+            peer.wait_drained()
+        for cut in range(6, 12):
+            proxy.cut_after(rng.randrange(1, 30_000))
+            peer.accept(load.plain(rng, f"gas-{cut}", 900, load.minutes_ago(10)))
+            wait_for(lambda cut=cut: proxy.cuts == cut, "the connection is cut somewhere")
+            peer.wait_drained()
+        assert ingest.stop() == 0, ingest.tail()
+    assert judge([ledger], dsn) == CLEAN
+    assert_balanced(dsn)
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[None]:
+    """A file system of a fixed size; skips where we may not mount one."""
+    path.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("a file system of limited size needs root")
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=711", "tmpfs", str(path)], check=False)
+    if made.returncode != 0:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_disk_full(folder: Path, broker: EmbeddedMosquitto, seed: int) -> None:
+    """The disk fills under load; when there is room again everything goes on, and nothing was acknowledged for nothing."""
+    rng = random.Random(seed)
+    ledger = Ledger(folder / "gateway.ledger")
+    with small_disk(folder / "disk", "192m"), EmbeddedPostgres(folder / "disk" / "db", {"max_wal_size": "64MB"}) as server:
+        migrate(server.dsn())
+        ballast = folder / "disk" / "ballast"
+        with (
+            ingest_running(folder, broker, server.dsn()) as ingest,
+            LedgerPeer(broker.port, "gw-1", ledger, window=20, batch=500) as peer,
+        ):
+            peer.accept(load.plain(rng, "gas-1", 500, load.minutes_ago(60)))
+            peer.wait_drained()
+            fill(ballast)
+            peer.accept(load.plain(rng, "gas-2", 60_000, load.minutes_ago(60)))
+            wait_for(lambda: '"database-lost"' in ingest.log.read_text(), "the disk is full")
+            assert peer.acked < len(ledger.readings)
+            ballast.unlink()
+            if server.pid is None or not psutil.pid_exists(server.pid) or not answers(server):
+                server.stop()
+                server.start()
+            peer.wait_drained()
+            assert ingest.log.read_text().count("broker-connected") == 1, "the broker was never left"
+            assert ingest.stop() == 0, ingest.tail()
+        assert judge([ledger], server.dsn()) == CLEAN
+        assert_balanced(server.dsn())
+
+
+def fill(ballast: Path) -> None:
+    """Take what is left of the file system but half a mebibyte."""
+    disk = os.statvfs(ballast.parent)
+    with ballast.open("wb") as file:
+        left = max(0, disk.f_bavail * disk.f_frsize - (1 << 19))
+        while left > 0:
+            block = min(left, 1 << 20)
+            file.write(bytes(block))
+            left -= block
+
+
+def answers(server: EmbeddedPostgres) -> bool:
+    try:
+        with psycopg.connect(server.dsn(), connect_timeout=5, autocommit=True) as connection:
+            connection.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
