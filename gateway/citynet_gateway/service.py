@@ -220,12 +220,15 @@ class Gateway:
         metrics.PARKED.set(len(self._parked))
 
     def _heartbeat(self, now_s: float) -> None:
-        """The canary: a reading of our own, so that a silent gateway is told from silent sensors."""
+        """The canary: a reading of our own, so that a silent gateway is told from silent sensors.
+
+        It goes with the alarms, which no backlog delays: a gateway that drains an outage is not silent.
+        """
         if not self._settings.heartbeat_s or now_s < self._heartbeat_at_s or self._parked:
             return
         self._heartbeat_at_s = now_s + self._settings.heartbeat_s
         uptime = Reading(self._settings.id, "gateway_uptime_s", self._clock_us(), round(now_s - self._started_s, 3))
-        self._accept(_Unanswered(Offer(None, None, (Part(wire.TELEMETRY, (uptime,)),)), {}))
+        self._accept(_Unanswered(Offer(None, None, (Part(wire.ALARM, (uptime,)),)), {}))
 
     # --- sync and answer
     # ---------------------------------------------------------------------------------------------

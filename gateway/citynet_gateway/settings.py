@@ -75,7 +75,7 @@ class GatewaySettings(Table):
     resend_after_s: float = Field(5.0, ge=0.1, le=300, description="silence after which the server is asked again")
     resend_after_s_max: float = Field(20.0, ge=0.1, le=600, description="the longest step of that, after backoff")
     heartbeat_s: float = Field(
-        10.0, ge=0, le=3600, description="interval of the reading <id>/gateway_uptime_s; 0 sends none"
+        10.0, ge=0, le=3600, description="interval of the reading <id>/gateway_uptime_s (alarm stream); 0 sends none"
     )
     status_interval_s: float = Field(5.0, ge=0.1, le=3600, description="interval of the retained status")
     metrics_port: int = Field(0, ge=0, le=65_535, description="Prometheus metrics on loopback; 0 serves none")

@@ -111,5 +111,4 @@ class Answers:
 
     generation: int = 0
     packet_ids: list[int] = field(default_factory=list)
-    bytes_done: int = 0
     acks: dict[tuple[str, str, int, str], Ack] = field(default_factory=dict)

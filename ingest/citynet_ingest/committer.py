@@ -37,6 +37,14 @@ from citynet_rules.spec import RuleSet
 T = TypeVar("T")
 _SHARD_LOCK = 0x63697479  # first half of the advisory lock of a shard
 _UNIX = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_PATIENCE_S = 3.0  # at the start; a killed predecessor's connection ends within milliseconds
+_PATIENCE_AGAIN_S = 60.0  # after a connection of our own was lost: longer than the server's probes take
+_PATIENCE_STEP_S = 0.1
+_PROBES = """
+    SELECT set_config(name, value, false) FROM (VALUES
+        ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
+        ('client_connection_check_interval', '5s')
+    ) AS probe (name, value)"""  # the server notices in half a minute that we are gone, and lets go of our locks
 _RECOVER_TIMEOUT = "600s"  # re-reading what the engine missed may take longer than a commit may
 _log = log.get("committer")
 
@@ -47,6 +55,9 @@ class ShardTakenError(CitynetError):
 
 class StoppedError(CitynetError):
     """The worker is asked to stop while the database is away; nothing was acknowledged, everything comes again."""
+
+
+_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
 
 
 class _RefusedError(Exception):
@@ -74,6 +85,8 @@ class Committer:
         self._number = 0
         self._snapshot_at = 0.0
         self._outage = log.OutageLog(_log, "database")
+        self._has_owned = False
+        self.has_history = False  # whether a worker of this name has worked before
         self.stopping = threading.Event()
         self.state = self._fresh_state()
 
@@ -105,16 +118,30 @@ class Committer:
             connection.execute(
                 "SET synchronous_commit = on"
             )  # whatever the server's default is: the guarantee needs it
-            for shard in parse_shards(self._settings.shards):
-                row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (_SHARD_LOCK, shard)).fetchone()
-                if not (row and row[0]):
-                    raise ShardTakenError(f"shard {shard} of {SHARDS} is owned by another ingest worker")
+            self._own_shards(connection)
         except BaseException:
             connection.close()
             raise
         self._connection = connection
         self._partitions.forget()
         return connection
+
+    def _own_shards(self, connection: Connection) -> None:
+        """Take the locks of our shards. The server may still believe in the connection that held them last, a predecessor's
+        or our own, until its probes have failed; so a taken shard is worth some patience before it is an error."""
+        connection.execute(_PROBES)
+        patience_s = _PATIENCE_AGAIN_S if self._has_owned else _PATIENCE_S
+        deadline = time.monotonic() + patience_s
+        for shard in parse_shards(self._settings.shards):
+            while True:
+                row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (_SHARD_LOCK, shard)).fetchone()
+                if row and row[0]:
+                    break
+                if time.monotonic() > deadline:
+                    raise ShardTakenError(f"shard {shard} of {SHARDS} is owned by another ingest worker")
+                if self.stopping.wait(_PATIENCE_STEP_S):
+                    raise StoppedError("stopped while another connection owns our shards")
+        self._has_owned = True
 
     def _rebuild(self) -> None:
         """The state as the database has it: commit number, series, receipts, engine."""
@@ -123,6 +150,7 @@ class Committer:
         arm(connection, self._rules)
         row = connection.execute(sql.text("commit_number"), worker).fetchone()
         self._number = int(str(row[0])) if row else 0
+        self.has_history = self._number > 0
         state = self._fresh_state()
         state.receipts.load(_bytes(block) for (block,) in connection.execute(sql.text("receipts"), worker))
         series = self._registry.load(connection)
@@ -267,7 +295,7 @@ class Committer:
         commit = Commit(self._number + 1, SeriesBatch.empty(), snapshot=self.state.engine.snapshot())
         try:
             self._try(commit)
-        except (psycopg.OperationalError, psycopg.InterfaceError):
+        except _AWAY:
             return  # the database is away: the next start re-reads
 
     def tick(self, now_us: int, *, is_drained: bool) -> None:
@@ -284,11 +312,7 @@ class Committer:
         while True:
             try:
                 result = action()
-            except (
-                psycopg.OperationalError,
-                psycopg.InterfaceError,
-                psycopg.errors.ReadOnlySqlTransaction,
-            ) as error:
+            except _AWAY as error:
                 self._outage.failed(error)
                 self._drop_connection(error)
                 if self.stopping.wait(pause):

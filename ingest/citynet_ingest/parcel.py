@@ -90,6 +90,22 @@ class StatusParcel(msgspec.Struct, frozen=True):
 Parcel = BatchParcel | DirectParcel | PoisonParcel | HelloParcel | StatusParcel
 
 
+_PARCEL_BYTES = 1_000  # objects around a payload
+_ROW_BYTES = 29  # columns of a decoded reading: index, time, value, quality, sequence number
+_OBJECT_BYTES = 400  # a reading, reject or note as an object
+
+
+def weight_of(parcel: Parcel) -> int:
+    """Bytes of memory that a waiting parcel takes, about: decoded columns are several times their packed form."""
+    weight = _PARCEL_BYTES + len(parcel.origin.payload)
+    if isinstance(parcel, BatchParcel):
+        objects = len(parcel.batch.rejects) + len(parcel.notes)
+        return weight + _ROW_BYTES * len(parcel.batch) + _OBJECT_BYTES * objects
+    if isinstance(parcel, DirectParcel):
+        return weight + _OBJECT_BYTES * (len(parcel.readings) + len(parcel.rejects))
+    return weight
+
+
 def size_of(parcel: Parcel) -> int:
     """Readings in a parcel (at least 1), for cutting commits."""
     if isinstance(parcel, BatchParcel):

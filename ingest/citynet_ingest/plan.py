@@ -6,15 +6,15 @@ out to be impossible that state is thrown away and rebuilt from the database: on
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+import msgspec
 import numpy as np
 
 from citynet.batch import F64, I32, I64, U8, SeriesBatch
-from citynet.control import Ack, AckCause
+from citynet.control import Ack, AckCause, encode
 from citynet.formats import Reject
 from citynet.notes import ClockNote, EventNote, LossNote, RawNote
 from citynet.wire import TELEMETRY, Header
@@ -41,22 +41,20 @@ class Receipts:
     """Digests of the last committed direct messages: more than can be in flight, so a redelivery is always among them."""
 
     def __init__(self, keep: int) -> None:
-        self._order: deque[bytes] = deque()
-        self._known: set[bytes] = set()
+        self._known: dict[bytes, None] = {}  # oldest first
         self._keep = keep
 
     def load(self, blocks: Iterable[bytes]) -> None:
-        self._order.clear()
         self._known.clear()
         for block in blocks:
             for start in range(0, len(block), DIGEST_BYTES):
                 self.add(block[start : start + DIGEST_BYTES])
 
     def add(self, digest: bytes) -> None:
-        self._order.append(digest)
-        self._known.add(digest)
-        if len(self._order) > self._keep:
-            self._known.discard(self._order.popleft())
+        self._known.pop(digest, None)  # after a broker's restart packet ids, and so digests, come again: the newest counts
+        self._known[digest] = None
+        if len(self._known) > self._keep:
+            del self._known[next(iter(self._known))]
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._known
@@ -118,7 +116,6 @@ class Planner:
             self._take(parcel)
             origin = parcel.origin
             self._answers.generation = origin.generation
-            self._answers.bytes_done += len(origin.payload) if origin.packet_id else 0
             if origin.packet_id:
                 self._answers.packet_ids.append(origin.packet_id)
         self._flush_direct()
@@ -241,9 +238,11 @@ class Planner:
         ids = self._registry.ids
         self._direct.extend((ids[r.name], r.time_us, r.value, r.quality) for r in parcel.readings)
         tally.stored += len(parcel.readings)
+        payload = parcel.origin.payload  # kept whole once, not with every one of thousands of rejects
         for reject in parcel.rejects:
             tally.dead_lettered += 1
-            self._commit.dead.append(_dead(parcel.origin, None, None, 1, reject, parcel.origin.payload))
+            self._commit.dead.append(_dead(parcel.origin, None, None, 1, reject, payload))
+            payload = reject.detail.encode("utf-8", "replace")
 
     def _flush_direct(self) -> None:
         if self._direct:
@@ -267,7 +266,9 @@ class Planner:
 
     def _status(self, parcel: StatusParcel) -> None:
         status = parcel.status
-        body = parcel.origin.payload.decode("utf-8", "replace").replace("\\u0000", "")
+        # Encoded anew: what stands in unknown fields of a stranger's JSON need not be JSON to PostgreSQL.
+        clean = msgspec.structs.replace(status, version=_storable(status.version), clock=_storable(status.clock))
+        body = encode(clean).decode()
         received_us = parcel.origin.received_us
         self._commit.statuses.append(GatewayStatus(parcel.gateway, status.online, body, received_us))
         telemetry = [claim for claim in status.claims if claim.st == TELEMETRY]

@@ -23,7 +23,7 @@ class IngestSettings(Table):
     inflight_bytes_max: int = Field(
         64 << 20,
         ge=2 << 20,
-        description="Bytes in flight; above it the socket is not read until a commit is done.",
+        description="Memory that messages in flight take; above it the socket is not read until a commit is done.",
     )
     commit_readings_max: int = Field(200_000, ge=1, description="Readings in one transaction; more wait for the next.")
     commit_messages_max: int = Field(5_000, ge=1, description="Messages in one transaction; more wait for the next.")

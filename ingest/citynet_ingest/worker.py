@@ -15,6 +15,7 @@ from functools import partial
 
 import mqtt5
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from citynet import control, topics
 from citynet.errors import CitynetError
@@ -25,7 +26,7 @@ from citynet_ingest import metrics
 from citynet_ingest.commit import Answers
 from citynet_ingest.committer import Committer, StoppedError
 from citynet_ingest.intake import Intake
-from citynet_ingest.parcel import Parcel, size_of
+from citynet_ingest.parcel import Parcel, size_of, weight_of
 from citynet_ingest.session import Session
 from citynet_ingest.settings import IngestSettings, parse_shards
 from citynet_ingest.store.migrate import migrate
@@ -34,6 +35,8 @@ from citynet_rules.spec import RuleSet
 
 _TICK_S = 1.0
 _STOP_GRACE_S = 4.0
+# A database that is cut off silently is noticed in half a minute instead of two hours.
+_PROBES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 _log = log.get("worker")
 
 
@@ -111,17 +114,23 @@ class Worker:
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
         return psycopg.connect(
-            autocommit=True, connect_timeout=5, application_name=f"citynet-ingest-{self._settings.worker}",
-            **self._database.conninfo(),
+            **{**_PROBES, **conninfo_to_dict(**self._database.conninfo())}, autocommit=True, connect_timeout=5,
+            application_name=f"citynet-ingest-{self._settings.worker}",
         )  # fmt: skip
 
     async def run(self) -> None:
         """Work until `stop`. Raises what makes going on impossible (schema, fencing, a shard taken)."""
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._committer.recover)
+        try:
+            await asyncio.to_thread(self._committer.recover)
+        except StoppedError as error:
+            _log.info("stopped-waiting", reason=str(error))
+            self._committer.close()
+            return
         writer = threading.Thread(target=self._commit_loop, name="committer")
         writer.start()
         session = asyncio.create_task(self._session.run(), name="mqtt-session")
+        session.add_done_callback(lambda _: self._stop.set())  # a worker without its session is none
         try:
             await self._stop.wait()
         finally:
@@ -138,6 +147,7 @@ class Worker:
 
     def stop(self) -> None:
         """Finish the commit under way, answer it, and leave. Safe to call from a signal handler of the loop."""
+        self._committer.stopping.set()
         self._stop.set()
 
     # --- on the event loop ---
@@ -147,7 +157,7 @@ class Worker:
         self._inbox.clear()
         self._inflight_bytes = 0
         self._watermarks.connected(now_us())
-        if not session_present and generation > 1:
+        if not session_present and (generation > 1 or self._committer.has_history):
             _log.warning("session-lost", effect="messages of devices without a gateway may be missing")
 
     def lost(self) -> None:
@@ -161,7 +171,7 @@ class Worker:
             if packet.packet_id:
                 self._session.acknowledge([packet.packet_id], generation)
             return
-        self._inflight_bytes += len(packet.payload) if packet.packet_id else 0
+        self._inflight_bytes += weight_of(parcel)  # QoS 0 as well: no receive maximum holds that back
         if self._inflight_bytes > self._settings.inflight_bytes_max:
             self._session.pause()
         self._arriving.append(parcel)
@@ -174,13 +184,16 @@ class Worker:
 
     def _answer(self, all_answers: list[Answers]) -> None:
         for answers in all_answers:
-            if answers.generation == self._generation:
-                self._inflight_bytes -= answers.bytes_done
             self._session.acknowledge(answers.packet_ids, answers.generation)
             hit("ingest.after-puback")
             for (gateway, stream, epoch, ref), ack in answers.acks.items():
                 key = f"{gateway}/{stream}/{epoch}/{ref}/{ack.why}"
                 self._session.publish(key, topics.ack(gateway), control.encode(ack))
+
+    def _release(self, generation: int, weight: int) -> None:
+        """Parcels of this weight, all of one connection, are done with."""
+        if generation == self._generation:
+            self._inflight_bytes -= weight
         if self._inflight_bytes <= self._settings.inflight_bytes_max // 2:
             self._session.resume()
 
@@ -208,6 +221,8 @@ class Worker:
                 metrics.READINGS.inc(sum(size_of(parcel) for parcel in parcels))
                 metrics.COMMIT_S.observe(time.perf_counter() - started)
                 self._call(partial(self._answer, answers))
+                weight = sum(weight_of(parcel) for parcel in parcels)
+                self._call(partial(self._release, parcels[0].origin.generation, weight))
             if started - last_tick > _TICK_S:
                 last_tick = started
                 committer.tick(now_us(), is_drained=not len(self._inbox))

@@ -52,6 +52,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._links: list[_Link] = []
         self._threads: list[threading.Thread] = []
+        self._sockets: list[socket.socket] = []
         self._listener: socket.socket | None = None
         self._hearing = threading.Event()
         self._closing = threading.Event()
@@ -74,6 +75,8 @@ class Proxy:
         self._closing.set()
         self._hearing.set()
         self.stop()
+        for end in self._sockets:
+            _reset(end)
         for thread in self._threads:
             thread.join(5)
 
@@ -155,6 +158,7 @@ class Proxy:
             link = _Link(client, server)
             with self._lock:
                 self._links.append(link)
+                self._sockets += (client, server)
             self._spawn(self._pump, link, client, server, True)
             self._spawn(self._pump, link, server, client, False)
 

@@ -89,5 +89,5 @@ def run_schedules(first_seed: int, count: int) -> None:
 
 def test_random_schedules_of_faults_kills_and_power_cuts() -> None:
     seed = Random().getrandbits(40)
-    print(f"first seed {seed}")  # noqa: T201
+    print(f"first seed {seed}")
     run_schedules(seed, SCHEDULES)
