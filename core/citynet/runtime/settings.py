@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from contextvars import ContextVar
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,11 +38,12 @@ class Table(BaseSettings):
         return (
             init_settings,
             env_settings,
-            InitSettingsSource(settings_cls, _file_values.get(settings_cls, {})),
+            InitSettingsSource(settings_cls, _from_file.get()),
         )
 
 
-_file_values: dict[type[BaseSettings], dict[str, Any]] = {}
+# The table of the file that `validate` is loading now: pydantic-settings takes sources of a class, not of a call.
+_from_file: ContextVar[dict[str, Any]] = ContextVar("table_from_file", default={})  # noqa: B039  (never written to)
 
 
 def table_config(name: str) -> SettingsConfigDict:
@@ -200,12 +202,14 @@ def validate(model: type[T], table: dict[str, Any], path: Path | None, flags: Ma
     name = table_name(model)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     problems = _unknown_environment(model, prefix)
-    _file_values[model] = table
+    token = _from_file.set(table)
     try:
         settings = model(**given)
     except ValidationError as error:
         problems += [_explain(item, name, path, given, prefix) for item in error.errors()]
         raise ConfigError(problems) from None
+    finally:
+        _from_file.reset(token)
     if problems:
         raise ConfigError(problems)
     return settings
