@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
+import cbor2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from citynet import formats
 from citynet.errors import DecodeError
@@ -115,3 +120,30 @@ def test_unknown_content_type_and_size_are_refused() -> None:
 
 def test_content_type_parameters_are_ignored() -> None:
     assert formats.decode("Application/SenML+JSON; charset=utf-8", b'[{"n":"a","v":1}]', "d", 5).readings
+
+
+def test_rfc_8428_cbor_example() -> None:
+    """Section 6: the voltage and current pack with integer labels, built label by label."""
+    first = {-2: "urn:dev:ow:10e2073a0108006:", -3: 1276020076.001, -4: "A", -1: 5, 0: "voltage", 1: "V", 2: 120.1}
+    pack = [first, {0: "current", 6: -5, 2: 1.2}, {0: "current", 6: -4, 2: 1.3}]
+    decoded = formats.decode(formats.SENML_CBOR, cbor2.dumps(pack), "d", ACCEPT_US)
+    assert [(r.metric, r.time_us, r.value) for r in decoded.readings] == [
+        ("voltage", 1_276_020_076_001_000, 120.1),
+        ("current", 1_276_020_071_001_000, 1.2),
+        ("current", 1_276_020_072_001_000, 1.3),
+    ]
+
+
+def test_cbor_decimal_fractions_and_nan() -> None:
+    pack = [{0: "a", 2: Decimal("23.4")}, {0: "b", 2: float("nan")}, {0: "c", 2: True}, {0: "e", 2: Decimal("1e400")}]
+    decoded = formats.decode(formats.SENML_CBOR, cbor2.dumps(pack), "d", ACCEPT_US)
+    assert [(r.metric, r.value) for r in decoded.readings] == [("a", 23.4), ("c", 1.0)]
+    assert [r.where for r in decoded.rejects] == ["$[1].v", "$[3].v"]
+
+
+@given(st.binary(max_size=120))
+def test_any_bytes_as_cbor_pack(payload: bytes) -> None:
+    try:
+        formats.decode(formats.SENML_CBOR, payload, "d", ACCEPT_US)
+    except DecodeError as error:
+        assert error.reason
