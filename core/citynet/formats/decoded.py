@@ -46,7 +46,7 @@ def take(decoded: Decoded, device: str, metric: str, time_us: int, value: object
         decoded.readings.append(Reading(device, metric, time_us, float(value)))
     elif isinstance(value, int) and abs(value) > INTEGER_MAX:
         decoded.rejects.append(Reject("integer-too-large", where, str(value)[:40]))
-    elif (isinstance(value, int | float) and isfinite(value)) or (isinstance(value, Decimal) and value.is_finite()):
+    elif isinstance(value, int | float | Decimal) and isfinite(value):  # Decimal: a CBOR decimal fraction
         decoded.readings.append(Reading(device, metric, time_us, float(value)))
     else:
         decoded.rejects.append(Reject("not-a-number", where, str(value)[:80]))

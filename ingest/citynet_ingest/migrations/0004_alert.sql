@@ -34,6 +34,9 @@ CREATE TABLE alert (
 -- At most one open alert per rule and object: the database is the last to enforce it.
 CREATE UNIQUE INDEX alert_open ON alert (rule_id, object) WHERE cleared_at IS NULL;
 CREATE INDEX alert_raised ON alert (raised_at DESC, id DESC);
+-- What the console always shows: open alerts, and those that cleared before anybody acknowledged them.
+CREATE INDEX alert_open_raised ON alert (raised_at DESC, id DESC) WHERE cleared_at IS NULL;
+CREATE INDEX alert_unacked_raised ON alert (raised_at DESC, id DESC) WHERE acked_at IS NULL;
 CREATE INDEX alert_object ON alert (object, raised_at DESC);
 
 CREATE TABLE alert_transition (
