@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from decimal import Decimal
 
 import cbor2
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from citynet import formats
 from citynet.errors import DecodeError
+from citynet.formats import thingsboard as thingsboard_format
 from citynet.reading import Reading
 
 ACCEPT_US = 1_800_000_000_000_000
@@ -147,3 +150,22 @@ def test_any_bytes_as_cbor_pack(payload: bytes) -> None:
         formats.decode(formats.SENML_CBOR, payload, "d", ACCEPT_US)
     except DecodeError as error:
         assert error.reason
+
+
+plain_values = (
+    st.integers(-(1 << 60), 1 << 60) | st.floats(allow_nan=False) | st.booleans() | st.text(max_size=3) | st.none()
+)
+
+
+@given(st.integers(-(1 << 60), 1 << 60), st.dictionaries(st.text("ab. é", max_size=3), plain_values, max_size=4))
+def test_the_short_way_of_thingsboard_equals_the_long_one(ts: int, values: dict[str, object]) -> None:
+    """The ordinary message takes a short way; the value-by-value decoder is its oracle."""
+    payload = json.dumps({"ts": ts, "values": values}).encode()
+
+    def outcome(decoder: Callable[[bytes, str, int], formats.Decoded]) -> object:
+        try:
+            return decoder(payload, "d", ACCEPT_US)
+        except DecodeError as error:
+            return (error.reason, error.where)
+
+    assert outcome(thingsboard_format.decode) == outcome(thingsboard_format._decode)

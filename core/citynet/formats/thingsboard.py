@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from citynet.errors import DecodeError
 from citynet.formats.decoded import INTEGER_MAX, Decoded, load_json, take
+from citynet.ids import is_id
+from citynet.reading import Reading
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The ordinary message: a time and numbers, nothing else."""
+
+    ts: int
+    values: dict[str, float]
+
+
+_plain = msgspec.json.Decoder(_Plain)
 
 
 def decode(payload: bytes, device: str, accept_us: int) -> Decoded:
     """Readings of a message; one without ``ts`` is of the moment of acceptance."""
+    try:
+        plain = _plain.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode(payload, device, accept_us)  # anything else, or something wrong: value by value
+    values, time_us = plain.values, plain.ts * 1000
+    if not values or abs(plain.ts) > INTEGER_MAX:
+        return _decode(payload, device, accept_us)
+    for metric, value in values.items():
+        if not -INTEGER_MAX < value < INTEGER_MAX or not is_id(metric):
+            return _decode(payload, device, accept_us)
+    return Decoded([Reading(device, metric, time_us, value) for metric, value in values.items()], [])
+
+
+def _decode(payload: bytes, device: str, accept_us: int) -> Decoded:
     body = load_json(payload)
     decoded = Decoded([], [])
     for position, item in enumerate(body if isinstance(body, list) else [body]):
