@@ -51,7 +51,9 @@ class Receipts:
                 self.add(block[start : start + DIGEST_BYTES])
 
     def add(self, digest: bytes) -> None:
-        self._known.pop(digest, None)  # after a broker's restart packet ids, and so digests, come again: the newest counts
+        self._known.pop(
+            digest, None
+        )  # after a broker's restart packet ids, and so digests, come again: the newest counts
         self._known[digest] = None
         if len(self._known) > self._keep:
             del self._known[next(iter(self._known))]

@@ -15,7 +15,7 @@ from functools import partial
 
 import mqtt5
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from citynet import control, topics
 from citynet.errors import CitynetError
@@ -113,10 +113,10 @@ class Worker:
         self._generation = 0
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
-        return psycopg.connect(
-            **{**_PROBES, **conninfo_to_dict(**self._database.conninfo())}, autocommit=True, connect_timeout=5,
-            application_name=f"citynet-ingest-{self._settings.worker}",
-        )  # fmt: skip
+        given = conninfo_to_dict(**self._database.conninfo())
+        name = f"citynet-ingest-{self._settings.worker}"
+        target = make_conninfo("", **{**_PROBES, **given, "connect_timeout": 5, "application_name": name})
+        return psycopg.connect(target, autocommit=True)
 
     async def run(self) -> None:
         """Work until `stop`. Raises what makes going on impossible (schema, fencing, a shard taken)."""

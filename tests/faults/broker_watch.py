@@ -6,6 +6,8 @@ from types import TracebackType
 from typing import Self
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
 from tests.ingest import wait_for
 
 DROPPED = "$SYS/broker/publish/messages/dropped"
@@ -16,9 +18,9 @@ class BrokerWatch:
 
     def __init__(self, port: int) -> None:
         self.values: dict[str, int] = {}
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="watch", protocol=paho.MQTTv5)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="watch", protocol=paho.MQTTv5)
         self._client.on_message = self._on_message
-        self._client.on_connect = lambda *_: self._client.subscribe("$SYS/broker/#")
+        self._client.on_connect = self._subscribe
         self._client.connect("127.0.0.1", port)
 
     def __enter__(self) -> Self:
@@ -31,6 +33,9 @@ class BrokerWatch:
     ) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _subscribe(self, *_: object) -> None:
+        self._client.subscribe("$SYS/broker/#")
 
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         if message.payload.isdigit():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from citynet.runtime.embedded import EmbeddedPostgres
 from citynet_ingest.store.migrate import migrate
 

@@ -19,14 +19,16 @@ from typing import Self
 
 import paho.mqtt.client as paho
 import psycopg
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
 from citynet import control, formats, topics, wire
 from citynet.control import Ack, Held, Hello
 from citynet.notes import LossNote
 from citynet.reading import Reading
 from citynet_ingest import audit
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from tests.ingest import DEADLINE_S, stored, wait_for
+from tests.ingest import DEADLINE_S, IngestProcess, stored, wait_for
 
 Row = tuple[str, int, float]  # device/metric, µs since 1970, value
 _RESEND_S_MAX = 4.0
@@ -102,20 +104,32 @@ def judge(ledgers: Sequence[Ledger], dsn: str) -> Report:
     )
 
 
-def assert_balanced(dsn: str) -> None:
-    """The conservation equation holds, and the tables hold what the books say."""
+def assert_balanced(dsn: str, *, is_drained: bool = True) -> None:
+    """The conservation equation holds, the tables hold what the books say, and (if drained) no spool holds anything back."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         found = audit.run(connection)
     assert found.is_balanced, found.to_json()
+    assert not is_drained or all(stream.in_spool == 0 for stream in found.streams), found.to_json()
     assert all(stream.in_spool == 0 for stream in found.streams), found.to_json()
 
 
 def _client(name: str, port: int, keep_alive_s: int) -> paho.Client:
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
     client.reconnect_delay_set(1, 1)
     client.max_inflight_messages_set(1000)
     client.connect_async("127.0.0.1", port, keepalive=keep_alive_s)
     return client
+
+
+def wait_logged(ingest: IngestProcess, event: str, times: int = 1) -> None:
+    """Until ingest has logged this event so often."""
+    wait_for(lambda: ingest.log.read_text().count(f'"{event}"') >= times, f"{event} logged {times} times")
+
+
+def last_for(seconds: float) -> None:
+    """A fault lasts so long. Never to wait for something: that is what `wait_for` is for."""
+    until = time.monotonic() + seconds
+    wait_for(lambda: time.monotonic() > until, "time passes", seconds + DEADLINE_S)
 
 
 class LedgerPeer:
@@ -144,7 +158,7 @@ class LedgerPeer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"peer-{gateway}")
         self._client = _client(f"{gateway}-peer", port, keep_alive_s)
-        self._client.on_connect = lambda *_: self._client.subscribe(topics.ack(gateway), qos=1)
+        self._client.on_connect = self._subscribe
         self._client.on_subscribe = lambda *_: self._connected()
         self._client.on_disconnect = lambda *_: self._disconnected()
         self._client.on_message = self._on_message
@@ -179,11 +193,18 @@ class LedgerPeer:
         with self._lock:
             return self._acked == len(self.ledger.readings) and not self._flying
 
+    def wait_acked(self, seq: int) -> None:
+        """Until so much is acknowledged: delivery is under way."""
+        wait_for(lambda: self._acked >= seq, f"{self.gateway} has {seq} readings acknowledged")
+
     def wait_drained(self, deadline_s: float = DEADLINE_S) -> None:
         wait_for(lambda: self.is_drained, f"{self.gateway} drains {len(self.ledger.readings)} readings", deadline_s)
         assert self.violations == []
 
     # --- the protocol; all below under the lock ---
+
+    def _subscribe(self, *_: object) -> None:
+        self._client.subscribe(topics.ack(self.gateway), qos=1)
 
     def _connected(self) -> None:
         with self._lock:
@@ -202,7 +223,7 @@ class LedgerPeer:
         self._client.publish(topics.hello(self.gateway), control.encode(Hello(self._ref, held)), qos=1)
 
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
-        ack = control.decode(message.payload, Ack)
+        ack = control.decode(bytes(message.payload), Ack)
         with self._lock:
             if ack.ep == self.epoch and ack.st == wire.TELEMETRY and (ack.why != "hello" or ack.ref == self._ref):
                 self._take(ack)

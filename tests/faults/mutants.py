@@ -70,7 +70,12 @@ def puback_before_commit() -> None:
         self._retry(lambda: self._prepare(parcels))
         commit, answers = Planner(self.state, self._registry, self._number + 1, 1_000).plan(parcels)
         said = threading.Event()
-        workers[0]._call(lambda: (workers[0]._answer([answers]), said.set()))
+
+        def say() -> None:
+            workers[0]._answer([answers])
+            said.set()
+
+        workers[0]._call(say)
         said.wait()
         if not commit.is_empty():
             self._store(commit)

@@ -9,6 +9,8 @@ import threading
 from types import TracebackType
 from typing import Self
 
+from tests.ingest import wait_for
+
 _CHUNK_BYTES = 65_536
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close sends RST
 
@@ -19,11 +21,17 @@ class _Link:
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client, self.server = client, server
         self.is_half_open = False
+        self.is_orphan = False
 
     def reset(self) -> None:
         """End both sides with RST, as a router does that has forgotten the connection."""
         for end in (self.client, self.server):
             _reset(end)
+
+    def orphan(self) -> None:
+        """The client's side is gone; the server hears nothing of it."""
+        self.is_orphan = True
+        _reset(self.client)
 
     def half_open(self) -> None:
         """The server's side is gone; the client hears nothing of it."""
@@ -53,6 +61,7 @@ class Proxy:
         self._links: list[_Link] = []
         self._threads: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []
+        self._orphans: list[_Link] = []
         self._listener: socket.socket | None = None
         self._hearing = threading.Event()
         self._closing = threading.Event()
@@ -107,6 +116,17 @@ class Proxy:
         for link in self._taken():
             link.half_open()
 
+    def orphan(self) -> None:
+        """Cut the clients off; the server still believes in them, until `release`."""
+        orphans = self._taken()
+        self._orphans += orphans
+        for link in orphans:
+            link.orphan()
+
+    def release(self) -> None:
+        while self._orphans:
+            _reset(self._orphans.pop().server)
+
     def deaf(self) -> None:
         self._hearing.clear()
 
@@ -127,6 +147,10 @@ class Proxy:
         but before the client hears the answer, or (`forward` false) before the server got it."""
         with self._lock:
             self._pattern, self._forward_pattern = pattern, forward
+
+    def wait_cut(self, cuts: int) -> None:
+        """Until so many connections were cut at a chosen byte."""
+        wait_for(lambda: self.cuts >= cuts, f"{cuts} connections are cut")
 
     # --- threads ---
 
@@ -177,7 +201,7 @@ class Proxy:
                     sink.sendall(data)
         except OSError:
             pass
-        if not link.is_half_open:
+        if not (link.is_half_open or link.is_orphan):
             link.reset()
 
     def _cut(self, data: bytes) -> tuple[bytes, bool]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from citynet.runtime.embedded import EmbeddedMosquitto
 from tests.faults import load
 from tests.faults.broker_watch import DROPPED, BrokerWatch
-from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, assert_balanced, judge
+from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, assert_balanced, judge, wait_logged
 from tests.ingest import IngestProcess, ingest_running, stored, wait_for
 
 KILLS = 3
@@ -25,11 +25,10 @@ def test_broker_killed_under_load(folder: Path, broker: EmbeddedMosquitto, dsn: 
     with ingest_running(folder, broker, dsn) as ingest, LedgerPeer(broker.port, "gw-1", ledger, window=8) as peer:
         for kill in range(1, KILLS + 1):
             peer.accept(load.plain(rng, f"gas-{kill}", 3000, load.minutes_ago(10)))
-            goal = peer.acked + rng.randrange(200, 1500)
-            wait_for(lambda goal=goal: peer.acked >= goal, "some of it is acknowledged")
+            peer.wait_acked(peer.acked + rng.randrange(200, 1500))
             broker.kill()
             broker.start()
-            wait_for(lambda kill=kill: ingest.log.read_text().count("broker-connected") > kill, "ingest reconnects")
+            wait_logged(ingest, "broker-connected", kill + 1)
         peer.wait_drained()
         assert ingest.stop() == 0, ingest.tail()
         assert ingest.log.read_text().count('"session-lost"') == KILLS, "a lost session is said once each time"
@@ -61,26 +60,27 @@ def test_queue_overflow(folder: Path, dsn: str, seed: int) -> None:
     rng = random.Random(seed)
     start_us = load.minutes_ago(10)
     gateway, device = Ledger(folder / "gateway.ledger"), Ledger(folder / "device.ledger")
-    with EmbeddedMosquitto(folder / "broker", queued_max=50) as broker, ingest_running(folder, broker, dsn) as ingest:
-        with (
-            BrokerWatch(broker.port) as watch,
-            LedgerPeer(broker.port, "gw-1", gateway, window=40, batch=5) as peer,
-            DirectDevice(broker.port, "lift-1", device) as lift,
-        ):
-            peer.accept(load.plain(rng, "gas-1", 5, start_us))
-            lift.say(load.plain(rng, "lift-1", 5, start_us))
-            peer.wait_drained()
-            wait_for(lambda: len(stored(dsn)) == 10, "ingest takes both kinds")
-            ingest.kill()
-            lift.say(load.plain(rng, "lift-1", 200, start_us + 1_000_000))
-            peer.accept(load.plain(rng, "gas-1", 1000, start_us + 1_000_000))
-            lift.wait_taken()
-            wait_for(lambda: watch.values.get(DROPPED, 0) > 0, "the broker counts what it drops")
-            ingest.start()
-            peer.wait_drained()
-            # What the broker kept of the device came before what the gateway sent after the restart.
-            assert ingest.stop() == 0, ingest.tail()
-            dropped = watch.values[DROPPED]
+    with (
+        EmbeddedMosquitto(folder / "broker", queued_max=50) as broker,
+        ingest_running(folder, broker, dsn) as ingest,
+        BrokerWatch(broker.port) as watch,
+        LedgerPeer(broker.port, "gw-1", gateway, window=40, batch=5) as peer,
+        DirectDevice(broker.port, "lift-1", device) as lift,
+    ):
+        peer.accept(load.plain(rng, "gas-1", 5, start_us))
+        lift.say(load.plain(rng, "lift-1", 5, start_us))
+        peer.wait_drained()
+        wait_for(lambda: len(stored(dsn)) == 10, "ingest takes both kinds")
+        ingest.kill()
+        lift.say(load.plain(rng, "lift-1", 200, start_us + 1_000_000))
+        peer.accept(load.plain(rng, "gas-1", 1000, start_us + 1_000_000))
+        lift.wait_taken()
+        wait_for(lambda: watch.values.get(DROPPED, 0) > 0, "the broker counts what it drops")
+        ingest.start()
+        peer.wait_drained()
+        # What the broker kept of the device came before what the gateway sent after the restart.
+        assert ingest.stop() == 0, ingest.tail()
+        dropped = watch.values[DROPPED]
     assert judge([gateway], dsn).lost == 0
     report = judge([gateway, device], dsn)
     print(f"{report}, the broker says that it dropped {dropped}")

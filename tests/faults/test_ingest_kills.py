@@ -12,13 +12,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet_ingest.store.migrate import migrate
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 from tests.faults import load
-from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, assert_balanced, judge
+from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, assert_balanced, judge, wait_logged
 from tests.ingest import IngestProcess, query, wait_for
 
 FAILPOINTS = ["before-begin", "mid-copy", "before-commit", "after-commit", "after-puback"]
@@ -65,6 +66,7 @@ class Scene:
                 process.start()
             lift.wait_taken()
             peer.wait_drained()
+            wait_logged(process, "broker-connected", 2 if is_killed else 1)
             wait_for(lambda: query(dsn, "SELECT 1 FROM direct_tally WHERE stored >= %s", MESSAGES), "direct messages")
         assert process.stop() == 0, process.tail()
         assert judge([gateway, device], dsn) == CLEAN

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from citynet.runtime.embedded import EmbeddedMosquitto
 from tests.faults import load
-from tests.faults.harness import CLEAN, Ledger, LedgerPeer, assert_balanced, judge
+from tests.faults.harness import CLEAN, Ledger, LedgerPeer, assert_balanced, judge, last_for
 from tests.faults.proxy import Proxy
 from tests.ingest import IngestProcess, wait_for
 
@@ -31,8 +32,7 @@ def silence(proxy: Proxy) -> None:
 def outage(proxy: Proxy) -> None:
     """Refuse connections for a while."""
     proxy.stop()
-    until = time.monotonic() + 2
-    wait_for(lambda: time.monotonic() > until, "an outage of two seconds")
+    last_for(2)
     proxy.start()
 
 
@@ -56,8 +56,7 @@ def test_partition(side: str, folder: Path, broker: EmbeddedMosquitto, dsn: str,
             with LedgerPeer(ports["gateway"], "gw-1", ledger, keep_alive_s=KEEP_ALIVE_S) as peer:
                 for name, fault in FAULTS.items():
                     peer.accept(load.plain(rng, f"gas-{name}", 1500, load.minutes_ago(10)))
-                    goal = peer.acked + rng.randrange(100, 700)
-                    wait_for(lambda goal=goal: peer.acked >= goal, "delivery under way")
+                    peer.wait_acked(peer.acked + rng.randrange(100, 700))
                     before = proxy.accepted
                     fault(proxy)
                     started = time.monotonic()

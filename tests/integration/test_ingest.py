@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from citynet import control, formats, topics, wire
 from citynet.control import Claim, Held, Hello, Status
 from citynet.notes import ClockNote, EventNote, LossNote, RawNote
