@@ -29,7 +29,7 @@ from citynet_ingest.plan import Planner, Receipts, State, cursor_keys, names_of
 from citynet_ingest.registry import Registry
 from citynet_ingest.settings import IngestSettings, parse_shards
 from citynet_ingest.store import sql
-from citynet_ingest.store.transaction import Connection, Partitions, apply, arm, copy_rows
+from citynet_ingest.store.transaction import Connection, Partitions, Target, apply, arm, copy_rows
 from citynet_ingest.watermarks import Watermarks
 from citynet_rules.engine import Engine
 from citynet_rules.spec import RuleSet
@@ -84,6 +84,7 @@ class Committer:
         self._receipts_keep = 2 * settings.receive_maximum
         self._number = 0
         self._snapshot_at = 0.0
+        self._has_columnstore = False
         self._outage = log.OutageLog(_log, "database")
         self._has_owned = False
         self.has_history = False  # whether a worker of this name has worked before
@@ -122,6 +123,8 @@ class Committer:
         except BaseException:
             connection.close()
             raise
+        row = connection.execute(sql.text("has_columnstore")).fetchone()
+        self._has_columnstore = bool(row and row[0])
         self._connection = connection
         self._partitions.forget()
         return connection
@@ -164,7 +167,7 @@ class Committer:
         missed = self._missed(connection, {info.id: tip_of.get(info.id, 0) for info in series})
         found = state.engine.feed(missed).transitions
         commit = Commit(self._number + 1, SeriesBatch.empty(), transitions=found, snapshot=state.engine.snapshot())
-        apply(connection, commit, self._settings.worker, self._rules, self._receipts_keep)
+        apply(connection, commit, self._target())
         self._number += 1
         self._snapshot_at = time.monotonic()
         _log.info("recovered", series=len(series), reread=len(missed), transitions=len(found), commit=self._number)
@@ -241,7 +244,7 @@ class Committer:
         self._partitions.ensure(connection, days_of(part))
         try:
             with connection.transaction(force_rollback=True):
-                copy_rows(connection, part)
+                copy_rows(connection, part, has_columnstore=False)
         except (psycopg.DataError, psycopg.IntegrityError):
             return False
         return True
@@ -286,9 +289,12 @@ class Committer:
             return  # the connection was lost during COMMIT, and the commit had gone through
         self._partitions.ensure(connection, days_of(commit.rows))
         try:
-            apply(connection, commit, self._settings.worker, self._rules, self._receipts_keep)
+            apply(connection, commit, self._target())
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise _RefusedError(str(error).splitlines()[0]) from None
+
+    def _target(self) -> Target:
+        return Target(self._settings.worker, self._rules, self._receipts_keep, self._has_columnstore)
 
     def flush(self) -> None:
         """At a graceful stop: keep the engine's state, so that the next start has nothing to re-read."""
@@ -358,7 +364,9 @@ def condemned(parcel: Parcel, refused: list[int], error: str) -> Parcel:
             _refusal(r.name, r.value, r.time_us, error) for k, r in enumerate(parcel.readings) if k in bad
         ]
         readings = [r for k, r in enumerate(parcel.readings) if k not in bad]
-        return msgspec.structs.replace(parcel, readings=readings, rejects=[*parcel.rejects, *rejects_direct])
+        rejects_all = [*parcel.rejects, *rejects_direct]
+        names = tuple(r.name for r in readings)
+        return msgspec.structs.replace(parcel, names=names, readings=readings, rejects=rejects_all)
     return parcel
 
 

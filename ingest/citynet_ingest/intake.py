@@ -82,7 +82,8 @@ class Intake:
                 rejects = [*rejects, *(_implausible(r) for r in readings if not low <= r.time_us <= high)]
                 readings = [r for r in readings if low <= r.time_us <= high]
                 break
-        return DirectParcel(origin, device, readings, rejects, digest_of(origin))
+        names = tuple([f"{device}/{reading.metric}" for reading in readings])
+        return DirectParcel(origin, device, names, readings, rejects, digest_of(origin))
 
     @staticmethod
     def _control(origin: Origin, topic: topics.Topic) -> HelloParcel | StatusParcel:

@@ -56,10 +56,11 @@ class BatchParcel(msgspec.Struct, frozen=True):
 
 
 class DirectParcel(msgspec.Struct, frozen=True):
-    """A message of a device without a gateway; `digest` recognises a redelivery."""
+    """A message of a device without a gateway; `digest` recognises a redelivery. `names` are those of the readings."""
 
     origin: Origin
     device: str
+    names: tuple[str, ...]
     readings: list[Reading]
     rejects: list[Reject]
     digest: bytes

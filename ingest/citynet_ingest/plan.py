@@ -91,7 +91,7 @@ def names_of(parcels: Iterable[Parcel]) -> Iterable[tuple[tuple[str, ...], str]]
         if isinstance(parcel, BatchParcel):
             yield parcel.batch.names, parcel.header.gateway
         elif isinstance(parcel, DirectParcel):
-            yield tuple(reading.name for reading in parcel.readings), parcel.device
+            yield parcel.names, parcel.device
 
 
 def _key(header: Header) -> CursorKey:
@@ -238,7 +238,8 @@ class Planner:
         self._commit.digests.append(parcel.digest)
         self._state.watermarks.direct(parcel.device)
         ids = self._registry.ids
-        self._direct.extend((ids[r.name], r.time_us, r.value, r.quality) for r in parcel.readings)
+        for name, reading in zip(parcel.names, parcel.readings, strict=True):
+            self._direct.append((ids[name], reading.time_us, reading.value, reading.quality))
         tally.stored += len(parcel.readings)
         payload = parcel.origin.payload  # kept whole once, not with every one of thousands of rejects
         for reject in parcel.rejects:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -11,9 +12,11 @@ from psycopg.types.json import Jsonb
 from citynet.batch import SeriesBatch
 from citynet.errors import CitynetError
 from citynet.runtime.failpoint import hit
+from citynet_ingest import metrics
 from citynet_ingest.commit import Commit
 from citynet_ingest.copybody import copy_body
 from citynet_ingest.store import sql
+from citynet_ingest.store.paths import Why, by_day, choose, split_late
 from citynet_rules.engine import Transition
 from citynet_rules.rule import Rule
 from citynet_rules.spec import RuleSet
@@ -46,7 +49,17 @@ class Partitions:
         self._known.clear()
 
 
-def apply(connection: Connection, commit: Commit, worker: str, rules: RuleSet, receipts_keep: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where commits go: the worker's name, the armed rules, how many receipts to keep, and what the server can do."""
+
+    worker: str
+    rules: RuleSet
+    receipts_keep: int
+    has_columnstore: bool
+
+
+def apply(connection: Connection, commit: Commit, target: Target) -> None:
     """Write a commit in one transaction.
 
     Raises:
@@ -54,11 +67,12 @@ def apply(connection: Connection, commit: Commit, worker: str, rules: RuleSet, r
     """
     hit("ingest.before-begin")
     with connection.transaction():
-        if connection.execute(sql.text("commit_step"), {"worker": worker, "number": commit.number}).rowcount != 1:
-            raise FencedError(f"worker {worker}: another process of the same shards has committed; stopping")
-        copy_rows(connection, commit.rows)
+        step = {"worker": target.worker, "number": commit.number}
+        if connection.execute(sql.text("commit_step"), step).rowcount != 1:
+            raise FencedError(f"worker {target.worker}: another process of the same shards has committed; stopping")
+        copy_rows(connection, commit.rows, has_columnstore=target.has_columnstore)
         _cursors(connection, commit)
-        _books(connection, commit, worker, receipts_keep)
+        _books(connection, commit, target.worker, target.receipts_keep)
         for status in commit.statuses:
             connection.execute(
                 sql.text("gateway_status"),
@@ -70,17 +84,37 @@ def apply(connection: Connection, commit: Commit, worker: str, rules: RuleSet, r
                 },
             )
         if commit.transitions:
-            _alerts(connection, commit.transitions, rules)
+            _alerts(connection, commit.transitions, target.rules)
         if commit.snapshot is not None:
-            connection.execute(sql.text("snapshot_save"), {"worker": worker, "state": commit.snapshot})
+            connection.execute(sql.text("snapshot_save"), {"worker": target.worker, "state": commit.snapshot})
         hit("ingest.before-commit")
     hit("ingest.after-commit")
 
 
-def copy_rows(connection: Connection, rows: SeriesBatch) -> None:
-    """COPY rows into `reading`."""
-    if not len(rows):
-        return
+def copy_rows(connection: Connection, rows: SeriesBatch, *, has_columnstore: bool) -> None:
+    """COPY rows, sorted by series and time, into `reading`, each by the way that fits it."""
+    current, late = split_late(rows)
+    why = choose(current, has_columnstore=has_columnstore)
+    if len(current):
+        metrics.COPIED.labels(why.value).inc(len(current))
+        if why is Why.DIRECT:
+            for part in by_day(current):
+                _direct(connection, part)
+        else:
+            _copy(connection, current)
+    if len(late):
+        metrics.COPIED.labels(Why.LATE.value).inc(len(late))
+        _copy(connection, late)
+
+
+def _direct(connection: Connection, rows: SeriesBatch) -> None:
+    """COPY straight into the columnstore. The settings end with this COPY: what follows is not sorted."""
+    connection.execute(sql.text("direct_on"))
+    _copy(connection, rows)
+    connection.execute(sql.text("direct_off"))
+
+
+def _copy(connection: Connection, rows: SeriesBatch) -> None:
     body = copy_body(rows)
     with connection.cursor().copy(_COPY) as copy:
         copy.write(body[: len(body) // 2])

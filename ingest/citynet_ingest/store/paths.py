@@ -1,0 +1,60 @@
+"""Which way rows take into `reading`: straight into TimescaleDB's columnstore, or as ordinary rows.
+
+The columnstore path costs a third of the time and a tenth of the space, but pays only with enough rows a series, and
+`client_sorted` is a promise about the chunk, not only about one COPY: rows of a series that overlap what went there before come
+out of order (tried on TimescaleDB 2.29.2: no error, wrong `ORDER BY`). The rules engine's late flag is just what tells them
+apart: a row without it is newer than all of its series before, so only late rows take the ordinary way.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numpy as np
+
+from citynet.batch import SeriesBatch
+from citynet.quality import LATE
+
+DIRECT_ROWS_MIN = 5_000
+DIRECT_ROWS_PER_SERIES_MIN = 25
+
+
+class Why(StrEnum):
+    """Reason for a choice; the label of the metric."""
+
+    DIRECT = "direct"
+    PLAIN_SERVER = "rows-plain-server"
+    FEW_ROWS = "rows-few"
+    FEW_PER_SERIES = "rows-few-per-series"
+    LATE = "rows-late"
+
+
+def choose(rows: SeriesBatch, *, has_columnstore: bool) -> Why:
+    """The way of rows that are sorted by series and time and none of them late."""
+    if not has_columnstore:
+        return Why.PLAIN_SERVER
+    if len(rows) < DIRECT_ROWS_MIN:
+        return Why.FEW_ROWS
+    if len(rows) < DIRECT_ROWS_PER_SERIES_MIN * len(rows.starts()):
+        return Why.FEW_PER_SERIES
+    return Why.DIRECT
+
+
+def split_late(rows: SeriesBatch) -> tuple[SeriesBatch, SeriesBatch]:
+    """(rows in time, late rows), both in the order they had."""
+    late = (rows.quality & LATE) != 0
+    if not late.any():
+        return rows, SeriesBatch.empty()
+    return _picked(rows, ~late), _picked(rows, late)
+
+
+def by_day(rows: SeriesBatch, day_us: int = 86_400_000_000) -> list[SeriesBatch]:
+    """Rows cut by day (a chunk or partition each): a columnstore COPY across many chunks is several times slower."""
+    days = rows.time_us // day_us
+    if not len(rows) or days.min() == days.max():
+        return [rows] if len(rows) else []
+    return [_picked(rows, days == day) for day in np.unique(days)]
+
+
+def _picked(rows: SeriesBatch, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> SeriesBatch:
+    return SeriesBatch(rows.series[keep], rows.time_us[keep], rows.value[keep], rows.quality[keep])
