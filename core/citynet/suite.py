@@ -15,6 +15,8 @@ from citynet.runtime.command import command
 
 app = typer.Typer(help="Run every check: formatting, types, import contracts, tests.")
 _BIN = Path(sys.executable).parent
+# Most tests wait for other processes; two at a time use the machine. A later -n (or -p no:xdist) on the command line wins.
+_WORKERS = ["-n", "2", "--dist", "loadfile"]
 _CHECKS = [
     ("format", ["ruff", "format", "--check", "."]),
     ("lint", ["ruff", "check", "."]),
@@ -34,7 +36,7 @@ def test(
     """Run the checks, then pytest; further arguments go to pytest. Exit 1 if anything failed."""
     root = _root()
     failed = [name for name, words in (_CHECKS if checks else []) if not _passes(name, words, root)]
-    if not _passes("tests", ["pytest", *context.args], root):
+    if not _passes("tests", ["pytest", *_WORKERS, *context.args], root):
         failed.append("tests")
     if failed:
         raise CitynetError(f"failed: {', '.join(failed)}")

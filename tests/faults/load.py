@@ -42,12 +42,17 @@ def plain(rng: random.Random, device: str, count: int, start_us: int) -> list[Re
 
 
 def watched(rng: random.Random, devices: int, seconds: int, start_us: int) -> list[Reading]:
-    """Slow random walks of `devices` gauges, a reading a second each, in order of time; they cross the limits of `RULE`."""
+    """Slow random walks of `devices` gauges, a reading a second each, in order of time; they cross the limits of `RULE`.
+
+    Whatever the seed, each one is high for a while and low at the end, so that there is a raise and a clear to compare.
+    """
     level = [rng.uniform(0.0, 3.0) for _ in range(devices)]
     readings = []
     for second in range(seconds):
         for device in range(devices):
             level[device] = min(5.0, max(0.0, level[device] + rng.uniform(-0.35, 0.35)))
+            if 60 <= second < 80 or second >= seconds - 30:
+                level[device] = 2.5 if second < 80 else 0.0
             value = round(level[device], 3)
             readings.append(Reading(f"gauge-{device}", "level_m", start_us + second * SECOND_US, value))
     return readings

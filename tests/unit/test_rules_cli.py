@@ -63,12 +63,12 @@ def test_show_json_has_effective_values_and_origins() -> None:
     ponding = rules["drainage-ponding"]
     assert (ponding["gap_s_max"], ponding["off_delay_s"], ponding["status"], ponding["unit"]) == (
         900.0,
-        120.0,
+        60.0,
         "D",
         "cm",
     )
     assert rules["gateway-silent"]["unit"] == "s"
-    assert ponding["origin"].endswith("drainage.toml:5")
+    assert ponding["origin"].endswith("drainage.toml:6")
 
 
 def test_show_of_a_broken_file_names_the_line(tmp_path: Path) -> None:

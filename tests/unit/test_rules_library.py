@@ -22,7 +22,7 @@ LIMITS = {
     "water-turbidity": ("turbidity_ntu", "NTU", "high", {"yellow": 1}, 60, "GB 5749", "U"),
     "water-chlorine-low": ("chlorine_mg_l", "mg/L", "low", {"yellow": 0.05}, 60, "GB 5749", "U"),
     "drainage-ponding": (
-        "ponding_cm", "cm", "high", {"blue": 5, "yellow": 10, "orange": 15, "red": 25}, 60,
+        "ponding_cm", "cm", "high", {"blue": 5, "yellow": 10, "orange": 15, "red": 25}, 30,
         "house practice, after city rules", "D",
     ),
     "drainage-cover-tilt": ("cover_tilt_deg", "deg", "high", {"orange": 10}, 0, "vendor default", "Q"),
