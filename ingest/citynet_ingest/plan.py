@@ -6,6 +6,7 @@ out to be impossible that state is thrown away and rebuilt from the database: on
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -41,7 +42,7 @@ class Receipts:
     """Digests of the last committed direct messages: more than can be in flight, so a redelivery is always among them."""
 
     def __init__(self, keep: int) -> None:
-        self._known: dict[bytes, None] = {}  # oldest first
+        self._known: OrderedDict[bytes, None] = OrderedDict()  # oldest first
         self._keep = keep
 
     def load(self, blocks: Iterable[bytes]) -> None:
@@ -51,12 +52,13 @@ class Receipts:
                 self.add(block[start : start + DIGEST_BYTES])
 
     def add(self, digest: bytes) -> None:
-        self._known.pop(
-            digest, None
-        )  # after a broker's restart packet ids, and so digests, come again: the newest counts
-        self._known[digest] = None
-        if len(self._known) > self._keep:
-            del self._known[next(iter(self._known))]
+        known = self._known
+        if digest in known:  # after a broker's restart packet ids, and so digests, come again: the newest counts
+            known.move_to_end(digest)
+            return
+        known[digest] = None
+        if len(known) > self._keep:
+            known.popitem(last=False)
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._known

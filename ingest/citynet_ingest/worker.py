@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import mqtt5
@@ -40,35 +41,46 @@ _PROBES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 
 _log = log.get("worker")
 
 
+Weighed = tuple[Parcel, int, int]  # a parcel, its readings, the bytes it takes
+
+
+@dataclass(frozen=True, slots=True)
+class Haul:
+    """What one commit takes out of the inbox."""
+
+    parcels: list[Parcel]
+    readings: int
+    weight: int
+
+
 class Inbox:
     """Parcels between the event loop and the committer; `take` blocks, `put` never does (the broker bounds it)."""
 
     def __init__(self, readings_max: int, messages_max: int) -> None:
-        self._parcels: deque[Parcel] = deque()
+        self._parcels: deque[Weighed] = deque()
         self._arrived = threading.Condition()
         self._readings_max = readings_max
         self._messages_max = messages_max
-        self.is_busy = False
 
-    def put(self, parcels: list[Parcel]) -> None:
+    def put(self, parcels: list[Weighed]) -> None:
         with self._arrived:
             self._parcels.extend(parcels)
             self._arrived.notify()
 
-    def take(self, timeout_s: float) -> list[Parcel]:
-        """All that has come, up to one commit's size; an empty list after `timeout_s` without anything."""
+    def take(self, timeout_s: float) -> Haul:
+        """All that has come, up to one commit's size; nothing after `timeout_s` without anything."""
+        taken: list[Parcel] = []
+        readings = weight = 0
         with self._arrived:
-            self.is_busy = False
             if not self._parcels:
                 self._arrived.wait(timeout_s)
-            taken: list[Parcel] = []
-            size = 0
-            while self._parcels and len(taken) < self._messages_max and size < self._readings_max:
-                parcel = self._parcels.popleft()
-                size += size_of(parcel)
+            waiting = self._parcels
+            while waiting and len(taken) < self._messages_max and readings < self._readings_max:
+                parcel, size, bytes_taken = waiting.popleft()
                 taken.append(parcel)
-            self.is_busy = bool(taken)
-            return taken
+                readings += size
+                weight += bytes_taken
+        return Haul(taken, readings, weight)
 
     def clear(self) -> None:
         """Drop what waits: the broker sends it again on the next connection."""
@@ -108,7 +120,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
-        self._arriving: list[Parcel] = []
+        self._arriving: list[Weighed] = []
         self._inflight_bytes = 0
         self._generation = 0
 
@@ -171,10 +183,11 @@ class Worker:
             if packet.packet_id:
                 self._session.acknowledge([packet.packet_id], generation)
             return
-        self._inflight_bytes += weight_of(parcel)  # QoS 0 as well: no receive maximum holds that back
+        weight = weight_of(parcel)
+        self._inflight_bytes += weight  # QoS 0 as well: no receive maximum holds that back
         if self._inflight_bytes > self._settings.inflight_bytes_max:
             self._session.pause()
-        self._arriving.append(parcel)
+        self._arriving.append((parcel, size_of(parcel), weight))
 
     def paused(self) -> None:
         if self._arriving:
@@ -213,16 +226,15 @@ class Worker:
     def _commit_until_stopped(self) -> None:
         committer, last_tick = self._committer, 0.0
         while not committer.stopping.is_set():
-            parcels = self._inbox.take(_TICK_S)
+            haul = self._inbox.take(_TICK_S)
             started = time.perf_counter()
-            if parcels:
-                answers = committer.process(parcels)
+            if haul.parcels:
+                answers = committer.process(haul.parcels)
                 metrics.COMMITS.inc()
-                metrics.READINGS.inc(sum(size_of(parcel) for parcel in parcels))
+                metrics.READINGS.inc(haul.readings)
                 metrics.COMMIT_S.observe(time.perf_counter() - started)
                 self._call(partial(self._answer, answers))
-                weight = sum(weight_of(parcel) for parcel in parcels)
-                self._call(partial(self._release, parcels[0].origin.generation, weight))
+                self._call(partial(self._release, haul.parcels[0].origin.generation, haul.weight))
             if started - last_tick > _TICK_S:
                 last_tick = started
                 committer.tick(now_us(), is_drained=not len(self._inbox))
