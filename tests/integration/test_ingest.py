@@ -224,3 +224,20 @@ def test_two_workers_of_one_shard_are_refused(
     second.start()
     assert second.died() == 1
     assert "shard 63 of 64 is owned by another ingest worker" in second.tail()
+
+
+def test_without_a_snapshot_the_engine_still_knows_how_far_every_series_had_come(
+    folder: Path, broker: EmbeddedMosquitto, peer: GatewayPeer, dsn: str
+) -> None:
+    """A worker that takes over shards: an old reading is late although it is newer than all it has seen itself."""
+    old = Reading("gas-1", "ch4_lel", now_us() - 30 * 86_400_000_000, 1.0)
+    with ingest_running(folder, broker, dsn) as first:
+        peer.send(1, [old])
+        peer.wait_acked(1)
+        assert first.stop() == 0
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("DELETE FROM engine_snapshot")
+    with ingest_running(folder, broker, dsn):
+        peer.send(2, [Reading("gas-1", "ch4_lel", old.time_us - 1_000_000, 2.0)])
+        peer.wait_acked(2)
+    assert [(value, quality) for _, _, value, quality in stored(dsn)] == [(2.0, LATE), (1.0, 0)]
