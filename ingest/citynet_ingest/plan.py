@@ -113,6 +113,7 @@ class Planner:
         self._columns: list[Columns] = []
         self._direct: list[tuple[int, int, float, int]] = []
         self._heard: set[str] = set()
+        self._gaps: dict[CursorKey, int] = {}
 
     def plan(self, parcels: Sequence[Parcel]) -> tuple[Commit, Answers]:
         """Commit and answers for these parcels, taken in order."""
@@ -168,6 +169,11 @@ class Planner:
         return step
 
     def _ack(self, header: Header, seq: int, why: AckCause) -> None:
+        key = _key(header)
+        if why == "gap":
+            self._gaps[key] = max(header.seq0, self._gaps.get(key, 0))
+        elif self._gaps.get(key, 0) > seq + 1:
+            why = "gap"  # one answer a commit: that something refused must be sent again is the more urgent part of it
         ack = Ack(header.epoch, header.stream, seq, self._credit, why)
         self._answers.acks[header.gateway, header.stream, header.epoch, ""] = ack
 

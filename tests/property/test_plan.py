@@ -227,3 +227,13 @@ def test_receipts_keep_the_newest_of_equal_digests() -> None:
         receipts.add(digest)
     assert b"a" in receipts
     assert b"b" not in receipts
+
+
+def test_a_gap_is_answered_even_when_its_commit_also_moves_the_cursor() -> None:
+    state, registry = fresh()
+    records = [("good", 0)] * RECORDS
+    parcels = [batch("gw-1", records, 15, 5, 1), batch("gw-1", records, 1, 10, 2)]
+    _, answers = Planner(state, registry, 1, credit=7).plan(parcels)
+    assert [(ack.seq, ack.why) for ack in answers.acks.values()] == [(10, "gap")]
+    _, answers = Planner(state, registry, 2, credit=7).plan([batch("gw-1", records, 11, 9, 3)])
+    assert [(ack.seq, ack.why) for ack in answers.acks.values()] == [(19, "commit")]
