@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,13 @@ from psycopg.conninfo import make_conninfo
 
 from citynet.runtime.embedded import EmbeddedMosquitto, EmbeddedPostgres
 from citynet_ingest.store.migrate import migrate
+
+
+def pytest_configure() -> None:
+    """A suite that a script starts in the background has SIGINT ignored, and would hand that on to the commands whose
+    answer to Ctrl-C it tests."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
