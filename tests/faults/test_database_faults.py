@@ -26,6 +26,7 @@ from tests.faults.proxy import Proxy
 from tests.ingest import GatewayPeer, ingest_running, query, wait_for
 
 OUTAGE_S = 1.5
+UNDERWAY_S = 0.5  # answers of the last commit that went through
 GROWTH_BYTES_MAX = 150 << 20
 FLOOD_BYTES = 64 << 20
 
@@ -76,6 +77,7 @@ def test_outages(folder: Path, broker: EmbeddedMosquitto, database: EmbeddedPost
             peer.wait_acked(peer.acked + rng.randrange(100, 1000))
             fail(database)
             wait_logged(ingest, "database-lost", number)
+            last_for(UNDERWAY_S)
             acked = peer.acked
             last_for(OUTAGE_S)
             assert peer.acked == acked < len(ledger.readings), f"acknowledged while the database was {name}"
