@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from math import isfinite
 
@@ -31,6 +30,7 @@ from citynet.errors import DecodeError
 from citynet.ids import check_id, is_id
 from citynet.notes import ClockNote, EventNote, LossNote, Note, RawNote
 from citynet.reading import Reading
+from citynet.skim import NamesMemory
 
 CBOR = "application/vnd.citynet.batch+cbor"
 JSON = "application/vnd.citynet.batch+json"
@@ -43,7 +43,8 @@ NOTES_MAX = 4_096
 BYTES_MAX = 1 << 20
 SEQ_MAX = (1 << 63) - 1  # sequence numbers and epochs are positive 63-bit integers: they fit a PostgreSQL bigint
 _DEPTH_MAX = 8
-_NAMES_REMEMBERED = 1024
+_NAMES_KNOWN_MAX = 250_000  # about 30 MB
+_known_names: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +141,28 @@ def encode(
     return msgspec.json.encode(body) if content_type == JSON else cbor2.dumps(body)
 
 
-def decode(payload: bytes, content_type: str = CBOR) -> Envelope:
-    """Decode a batch envelope.
+def decode(payload: bytes, content_type: str = CBOR, memory: NamesMemory | None = None) -> Envelope:
+    """Decode a batch envelope. With a `memory`, lists of names that came before are not decoded again.
 
     Raises:
         DecodeError: the bytes are no envelope at all (`EnvelopeError` where the header could be read).
     """
+    if memory is not None and content_type == CBOR and len(payload) <= BYTES_MAX:
+        cut = memory.cut(payload)
+        if cut is not None:
+            return _decode(cut[0], content_type, cut[1])
+        envelope = _decode(payload, content_type)
+        memory.learn(payload, envelope.names)
+        return envelope
+    return _decode(payload, content_type)
+
+
+def _decode(payload: bytes, content_type: str, names: tuple[str, ...] | None = None) -> Envelope:
+    """Decode; `names`: the checked names, if they were cut out of the payload."""
     body = _load(payload, content_type)
     header = _header(body)
     try:
-        return _body(header, body)
+        return _body(header, body, _names(body.get("names", [])) if names is None else names)
     except DecodeError as error:
         raise EnvelopeError(header, error) from None
 
@@ -206,8 +219,7 @@ def _header(body: dict[str, object]) -> Header:
     return header
 
 
-def _body(header: Header, body: dict[str, object]) -> Envelope:
-    names = _names(body.get("names", []))
+def _body(header: Header, body: dict[str, object], names: tuple[str, ...]) -> Envelope:
     index = from_wire(body.get("i", []), "i", UNSIGNED, "u4")
     dt = from_wire(body.get("dt", []), "dt", INTEGERS, "i8")
     value = from_wire(body.get("x", []), "x", FLOATS, "f8")
@@ -226,24 +238,31 @@ def _body(header: Header, body: dict[str, object]) -> Envelope:
 
 
 def _names(names: object) -> tuple[str, ...]:
+    """The names, checked. Each is looked at once: what was valid before is so again."""
     if not isinstance(names, list):
         raise DecodeError("not-a-list", "names", type(names).__name__)
+    try:
+        distinct = set(names)
+        is_known = _known_names.issuperset(distinct)
+    except TypeError:  # a list or map among them cannot be hashed
+        distinct, is_known = set(), False
+    if not is_known:
+        _check_names(names)
+        if len(_known_names) + len(distinct) > _NAMES_KNOWN_MAX:
+            _known_names.clear()
+        _known_names.update(distinct)
+    if len(distinct) != len(names):
+        raise DecodeError("repeated-name", "names", "each name may stand once")
+    return tuple(names)
+
+
+def _check_names(names: list[object]) -> None:
     for position, name in enumerate(names):
         if not isinstance(name, str):
             raise DecodeError("bad-name", f"names[{position}]", repr(name)[:80])
-    return _checked_names(tuple(names))
-
-
-@lru_cache(_NAMES_REMEMBERED)
-def _checked_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, checked. Remembered, because a gateway sends the same list batch after batch."""
-    for position, name in enumerate(names):
         device, slash, metric = name.partition("/")
         if not (slash and is_id(device) and is_id(metric)):
             raise DecodeError("bad-name", f"names[{position}]", f"{name[:140]!r} is not device/metric")
-    if len(set(names)) != len(names):
-        raise DecodeError("repeated-name", "names", "each name may stand once")
-    return names
 
 
 def _notes(notes: object, header: Header) -> tuple[tuple[int, Note], ...]:

@@ -21,15 +21,33 @@ _RECORD = np.dtype(
 )  # fmt: skip
 
 
-def copy_body(batch: SeriesBatch) -> bytes:
-    """Rows (time, series_id, value, quality) in PostgreSQL's binary COPY format, header and trailer included."""
-    records = np.empty(len(batch), _RECORD)
-    records["fields"] = 4
-    records["time_size"], records["time"] = 8, batch.time_us - POSTGRES_EPOCH_US
-    records["series_size"], records["series"] = 4, batch.series
-    records["value_size"], records["value"] = 8, batch.value
-    records["quality_size"], records["quality"] = 2, batch.quality
-    return HEADER + records.tobytes() + TRAILER
+_BLANK = np.zeros(1, _RECORD)
+_BLANK["fields"], _BLANK["time_size"], _BLANK["series_size"], _BLANK["value_size"], _BLANK["quality_size"] = (
+    4,
+    8,
+    4,
+    8,
+    2,
+)
+_BLANK_BYTES = np.frombuffer(_BLANK.tobytes(), np.uint8)  # a record without its values
+
+
+def copy_body(batch: SeriesBatch) -> bytearray:
+    """Rows (time, series_id, value, quality) in PostgreSQL's binary COPY format, header and trailer included.
+
+    Written in place: every copy of a large body costs as much as making it.
+    """
+    start, size = len(HEADER), len(batch) * _RECORD.itemsize
+    body = bytearray(start + size + len(TRAILER))
+    body[:start], body[start + size :] = HEADER, TRAILER
+    if size:
+        np.frombuffer(body, np.uint8, size, start).reshape(-1, _RECORD.itemsize)[:] = _BLANK_BYTES
+        records = np.frombuffer(body, _RECORD, len(batch), start)
+        records["time"] = batch.time_us - POSTGRES_EPOCH_US
+        records["series"] = batch.series
+        records["value"] = batch.value
+        records["quality"] = batch.quality
+    return body
 
 
 def days_of(batch: SeriesBatch) -> list[int]:

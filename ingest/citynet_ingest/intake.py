@@ -13,6 +13,7 @@ from citynet.errors import DecodeError
 from citynet.formats import Reject
 from citynet.ids import shard_of
 from citynet.reading import Reading
+from citynet.skim import NamesMemory
 from citynet_ingest.parcel import (
     BatchParcel,
     DirectParcel,
@@ -32,6 +33,7 @@ class Intake:
     def __init__(self, shards: range, direct_content_type: str) -> None:
         self._shards = shards
         self._direct_content_type = direct_content_type
+        self._names = NamesMemory()
 
     def take(self, packet: mqtt5.PublishPacket, generation: int, now_us: int) -> Parcel | None:
         """Understand a packet received at `now_us` (µs since 1970).
@@ -64,7 +66,7 @@ class Intake:
             return PoisonParcel(origin, error.reason, error.where, error.detail)
 
     def _batch(self, origin: Origin, gateway: str) -> BatchParcel:
-        envelope = wire.decode(origin.payload, origin.content_type or wire.CBOR)
+        envelope = wire.decode(origin.payload, origin.content_type or wire.CBOR, self._names)
         header = envelope.header
         if header.gateway != gateway:  # without its header: nobody may write under another's numbers
             raise DecodeError("identity-mismatch", "gw", f"{header.gateway} published on the topic of {gateway}")

@@ -115,7 +115,7 @@ def _direct(connection: Connection, rows: SeriesBatch) -> None:
 
 
 def _copy(connection: Connection, rows: SeriesBatch) -> None:
-    body = copy_body(rows)
+    body = memoryview(copy_body(rows))
     with connection.cursor().copy(_COPY) as copy:
         copy.write(body[: len(body) // 2])
         hit("ingest.mid-copy")
