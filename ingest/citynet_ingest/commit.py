@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from citynet.batch import SeriesBatch
 from citynet.control import Ack
+from citynet_ingest.rollup.buckets import NOTHING, Closed
 from citynet_rules.engine import Transition
 
 
@@ -85,6 +86,7 @@ class Commit:
 
     number: int
     rows: SeriesBatch
+    partials: Closed = NOTHING
     steps: list[CursorStep] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)

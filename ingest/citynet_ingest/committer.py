@@ -22,6 +22,7 @@ from citynet.errors import CitynetError
 from citynet.formats import Reject
 from citynet.ids import SHARDS, shard_of
 from citynet.runtime import log
+from citynet_ingest import checkpoint
 from citynet_ingest.commit import Answers, Commit
 from citynet_ingest.copybody import days_of
 from citynet_ingest.parcel import BatchParcel, DirectParcel, Parcel
@@ -29,6 +30,7 @@ from citynet_ingest.plan import Planner, Receipts, State, cursor_keys, names_of
 from citynet_ingest.registry import Registry
 from citynet_ingest.settings import IngestSettings, parse_shards
 from citynet_ingest.store import sql
+from citynet_ingest.store.rollups import days_of_partials, reopen, replay, unknown_series
 from citynet_ingest.store.transaction import Connection, Partitions, Target, apply, arm, copy_rows
 from citynet_ingest.watermarks import Watermarks
 from citynet_rules.engine import Engine, SeriesInfo, Transition
@@ -163,9 +165,12 @@ class Committer:
         self.state = state
         row = connection.execute(sql.text("snapshot_load"), worker).fetchone()
         if row is not None:
-            state.engine.restore(_bytes(row[0]))
+            checkpoint.restore(state, _bytes(row[0]))
         found, reread = self._catch_up(connection, state.engine, series)
-        commit = Commit(self._number + 1, SeriesBatch.empty(), transitions=found, snapshot=state.engine.snapshot())
+        commit = Commit(self._number + 1, SeriesBatch.empty(), transitions=found)
+        checkpoint.take(state, commit, _now_us())
+        self._partitions.forget()  # a commit that was refused may have missed one
+        self._partitions.ensure(connection, days_of_partials(commit.partials))
         apply(connection, commit, self._target())
         self._number += 1
         self._snapshot_at = time.monotonic()
@@ -181,6 +186,8 @@ class Committer:
         ours = [info.id for info in series if shard_of(info.source) in shards]
         behind = {sid: _UNIX + dt.timedelta(microseconds=tip_of[sid]) for sid in ours if sid in tip_of}
         floor = dt.datetime.now(dt.UTC) - _RECENT
+        rollup = self.state.rollup
+        unopened = unknown_series(rollup, ours)
         transitions: list[Transition] = []
         reread = 0
         for name, parameters in (
@@ -189,8 +196,9 @@ class Committer:
         ):
             for batch in _blocks(connection, name, parameters):
                 transitions += engine.feed(batch).transitions
+                replay(rollup, batch, unopened)
                 reread += len(batch)
-        return transitions, reread
+        return transitions, reread + reopen(connection, rollup, unopened, _blocks)
 
     # --- commits ---
 
@@ -274,7 +282,7 @@ class Committer:
 
     def _store(self, commit: Commit) -> None:
         if time.monotonic() - self._snapshot_at > self._settings.snapshot_s:
-            commit.snapshot = self.state.engine.snapshot()
+            checkpoint.take(self.state, commit, _now_us())
         self._retry(lambda: self._try(commit))
         self._number = commit.number
         if commit.snapshot is not None:
@@ -287,7 +295,7 @@ class Committer:
         ).fetchone()
         if row is not None and row[0] == commit.number:
             return  # the connection was lost during COMMIT, and the commit had gone through
-        self._partitions.ensure(connection, days_of(commit.rows))
+        self._partitions.ensure(connection, days_of(commit.rows) + days_of_partials(commit.partials))
         try:
             apply(connection, commit, self._target())
         except (psycopg.DataError, psycopg.IntegrityError) as error:
@@ -298,7 +306,8 @@ class Committer:
 
     def flush(self) -> None:
         """At a graceful stop: keep the engine's state, so that the next start has nothing to re-read."""
-        commit = Commit(self._number + 1, SeriesBatch.empty(), snapshot=self.state.engine.snapshot())
+        commit = Commit(self._number + 1, SeriesBatch.empty())
+        checkpoint.take(self.state, commit, _now_us())
         try:
             self._try(commit)
         except _AWAY:
@@ -354,6 +363,10 @@ def _blocks(connection: Connection, name: str, parameters: dict[str, object]) ->
                     np.array(value, np.float64),
                     np.array(quality, np.uint8),
                 )
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def _bytes(value: object) -> bytes:

@@ -18,5 +18,11 @@ COMMIT_S = Histogram(
     registry=REGISTRY,
 )
 COPIED = Counter("citynet_ingest_copied", "Readings copied, by the way they took and why.", ["way"], registry=REGISTRY)
+PARTIALS = Counter(
+    "citynet_ingest_partials",
+    "Rollup partials written, by level and by why: their bucket closed, or readings came late.",
+    ["level", "kind"],
+    registry=REGISTRY,
+)
 DATABASE_UP = Gauge("citynet_ingest_database_up", "1 while the database answers.", registry=REGISTRY)
 INFLIGHT_BYTES = Gauge("citynet_ingest_inflight_bytes", "Bytes received and not yet acknowledged.", registry=REGISTRY)

@@ -31,6 +31,7 @@ from citynet_ingest.parcel import (
     StatusParcel,
 )
 from citynet_ingest.registry import Registry
+from citynet_ingest.rollup.buckets import Rollup
 from citynet_ingest.watermarks import Watermarks
 from citynet_rules.engine import Engine
 
@@ -71,6 +72,7 @@ class State:
     engine: Engine
     receipts: Receipts
     watermarks: Watermarks
+    rollup: Rollup = field(default_factory=Rollup)
     cursors: dict[CursorKey, int] = field(default_factory=dict)
 
 
@@ -130,6 +132,7 @@ class Planner:
         grouped = _joined(self._columns)
         fed = self._state.engine.feed(grouped)
         commit.rows = _for_storage(SeriesBatch(grouped.series, grouped.time_us, grouped.value, fed.quality))
+        commit.partials = self._state.rollup.feed(commit.rows)
         commit.transitions = [*fed.transitions, *self._state.engine.advance(self._state.watermarks.take())]
         return commit, self._answers
 

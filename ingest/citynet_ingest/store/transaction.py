@@ -17,6 +17,7 @@ from citynet_ingest.commit import Commit
 from citynet_ingest.copybody import copy_body
 from citynet_ingest.store import sql
 from citynet_ingest.store.paths import Why, by_day, choose, split_late
+from citynet_ingest.store.rollups import copy_partials
 from citynet_rules.engine import Transition
 from citynet_rules.rule import Rule
 from citynet_rules.spec import RuleSet
@@ -43,6 +44,7 @@ class Partitions:
         if missing:
             dates = [dt.date.fromordinal(_EPOCH_ORDINAL + day) for day in missing]
             connection.execute("SELECT ensure_reading_partitions(%s::date[])", (dates,))
+            connection.execute("SELECT ensure_rollup_partitions(%s::date[])", (dates,))
             self._known.update(missing)
 
     def forget(self) -> None:
@@ -71,6 +73,7 @@ def apply(connection: Connection, commit: Commit, target: Target) -> None:
         if connection.execute(sql.text("commit_step"), step).rowcount != 1:
             raise FencedError(f"worker {target.worker}: another process of the same shards has committed; stopping")
         copy_rows(connection, commit.rows, has_columnstore=target.has_columnstore)
+        copy_partials(connection, commit.partials)
         _cursors(connection, commit)
         _books(connection, commit, target.worker, target.receipts_keep)
         for status in commit.statuses:
