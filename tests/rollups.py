@@ -41,7 +41,7 @@ def combined(partials: Iterable[Partials]) -> dict[Key, Bucket]:
     """All partials of a bucket as one."""
     found: dict[Key, Bucket] = {}
     for block in partials:
-        for start, first_us, last_us, total, low, high, first, last, series, n, usable in block.tolist():
+        for start, first_us, last_us, total, low, high, first, last, series, n, usable, _ in block.tolist():
             ends = ((first_us, first), (last_us, last)) if usable else (None, None)
             found[series, start] = joined(found.get((series, start), EMPTY), (n, usable, total, low, high, *ends))
     return comparable(found)

@@ -30,6 +30,8 @@ from citynet_ingest.rollup.partials import (
     merged,
     none,
     of_rows,
+    pick,
+    put,
     scalar,
 )
 from citynet_ingest.store.paths import split_late
@@ -62,7 +64,7 @@ NOTHING = Closed()
 
 
 class Rollup:
-    """Open buckets of any number of series; 152 bytes a series, and 4 for every id up to the highest."""
+    """Open buckets of any number of series; 164 bytes a series, and 4 for every id up to the highest."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -97,13 +99,13 @@ class Rollup:
         if not len(idle):
             return none(), none()
         idle = idle[np.argsort(self._ids[idle])]
-        minutes, before = self._minute[idle], self._hour[idle]
+        minutes, before = pick(self._minute, idle), pick(self._hour, idle)
         hours = coarser(minutes, HOUR_US)
         begun = before["start_us"] != NONE_US
         with np.errstate(over="ignore", invalid="ignore"):
-            hours[begun] = merged(before[begun], hours[begun])
-        self._minute[idle] = none(len(idle))
-        self._hour[idle] = none(len(idle))
+            put(hours, begun, merged(pick(before, begun), pick(hours, begun)))
+        put(self._minute, idle, none(len(idle)))
+        put(self._hour, idle, none(len(idle)))
         return minutes, hours
 
     def unknown(self, ids: I32) -> I32:
@@ -115,8 +117,8 @@ class Rollup:
 
     def snapshot(self) -> bytes:
         """All open buckets. Equal states give equal bytes."""
-        order = np.argsort(self._ids[: self._count])
-        columns = (self._ids[order].astype("<i4"), self._minute[order], self._hour[order])
+        order = np.argsort(self._ids[: self._count]).astype(np.int64)
+        columns = (self._ids[order].astype("<i4"), pick(self._minute, order), pick(self._hour, order))
         return _MAGIC + self._count.to_bytes(4, "little") + b"".join(column.tobytes() for column in columns)
 
     def restore(self, state: bytes, only: I32 | None = None) -> None:
@@ -136,7 +138,8 @@ class Rollup:
             raise CitynetError("rollup snapshot: damaged (a series stands twice, or is negative)")
         wanted = np.isin(ids, only) if only is not None else np.ones(count, np.bool_)
         slot = self._slots(ids[wanted])
-        self._minute[slot], self._hour[slot] = minute[wanted], hour[wanted]
+        put(self._minute, slot, pick(minute, wanted))
+        put(self._hour, slot, pick(hour, wanted))
 
     def _take_few(self, rows: SeriesBatch) -> SeriesBatch:
         """Take rows for as long as they fall into open minutes; returns the rest. Most commits of few rows have none."""
@@ -160,8 +163,8 @@ class Rollup:
         hours = _advance(self._hour, slots, coarser(minutes, HOUR_US))
         passed = slots[self._hour["start_us"][slots] != self._minute["start_us"][slots] // HOUR_US * HOUR_US]
         if len(passed):
-            hours = by_series(hours, self._hour[passed])
-            self._hour[passed] = none(len(passed))
+            hours = by_series(hours, pick(self._hour, passed))
+            put(self._hour, passed, none(len(passed)))
         return minutes, hours
 
     def _slots(self, ids: I32) -> I64:
@@ -190,15 +193,18 @@ def _advance(opened: Partials, slots: I64, runs: Partials) -> Partials:
     """
     first = _firsts(runs)
     last = np.append(first[1:], len(runs)) - 1
-    before = opened[slots]
+    before = pick(opened, slots)
     same = before["start_us"] == runs["start_us"][first]
     joined = first[same]
-    runs[joined] = merged(before[same], runs[joined])
-    opened[slots] = runs[last]
+    if len(joined):
+        put(runs, joined, merged(pick(before, same), pick(runs, joined)))
+    put(opened, slots, pick(runs, last))
+    if len(joined) == len(runs):
+        return none()
     closes = ~same & (before["start_us"] != NONE_US)
     inner = np.ones(len(runs), np.bool_)
     inner[last] = False
-    return by_series(before[closes], runs[inner])
+    return by_series(pick(before, closes), pick(runs, inner))
 
 
 def _firsts(rows: Partials) -> I64:
