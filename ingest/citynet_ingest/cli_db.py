@@ -1,8 +1,12 @@
-"""``citynet db``: migrate the database, show its state."""
+"""``citynet db``: migrate the database, show its state, compute rollups anew."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import sys
+from dataclasses import asdict
+from typing import Annotated
 
 import psycopg
 import typer
@@ -11,8 +15,9 @@ from citynet.errors import CitynetError
 from citynet.runtime.command import ConfigOption, JsonOption, command
 from citynet.runtime.settings import DatabaseSettings, load
 from citynet_ingest.store import migrate as migrations
+from citynet_ingest.store.rebuild import rebuild
 
-app = typer.Typer(no_args_is_help=True, help="Migrate the database; show its state.")
+app = typer.Typer(no_args_is_help=True, help="Migrate the database; show its state; compute rollups anew.")
 
 
 def connect(settings: DatabaseSettings) -> psycopg.Connection[tuple[object, ...]]:
@@ -69,3 +74,37 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         )
     if pending:
         raise typer.Exit(1)
+
+
+@app.command()
+@command
+def rollup(
+    start: Annotated[str, typer.Option("--from", help="Begin, ISO 8601 with a time zone: 2026-11-01T00:00Z.")],
+    stop: Annotated[str, typer.Option("--to", help="End, not included.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute the rollups of a span anew from the readings. Safe while ingest runs, and as often as wanted."""
+    first, last = _moment("--from", start), _moment("--to", stop)
+    if first >= last:
+        raise typer.BadParameter(f"{stop} is not after --from {start}", param_hint="--to")
+
+    def progress(done: dt.datetime) -> None:
+        print(f"{done:%Y-%m-%d %H:%M} UTC, {min(1, (done - first) / (last - first)):.0%}", file=sys.stderr)
+
+    with connect(load(DatabaseSettings, config)) as connection:
+        found = rebuild(connection, first, last, progress)
+    print(
+        json.dumps(asdict(found)) if as_json else f"{found.minutes} minutes and {found.hours} hours were computed anew"
+    )
+
+
+def _moment(option: str, text: str) -> dt.datetime:
+    """A point in time. Raises: typer.BadParameter (exit 2)."""
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text[:80]!r} is no date and time in ISO 8601", param_hint=option) from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter(f"{text[:80]!r} needs a time zone, such as Z", param_hint=option)
+    return moment.astimezone(dt.UTC)

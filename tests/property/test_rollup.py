@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from citynet.batch import SeriesBatch
@@ -131,6 +131,7 @@ def columns(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     )
 
 
+@settings(deadline=None)
 @given(st.lists(ACT, min_size=1, max_size=12))
 def test_written_and_open_are_what_the_readings_come_to(acts: list[list[tuple[int, int, float, int]] | str]) -> None:
     world = World()
