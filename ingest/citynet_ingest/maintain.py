@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg.sql import SQL, Identifier, Literal
 
@@ -33,9 +33,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is due, and the times it was measured from."""
+    """What is due, and the times it was measured from; oldest and newest reading."""
 
     clock: dt.datetime
+    oldest: dt.datetime | None
     newest: dt.datetime | None
     reference: dt.datetime | None
     steps: list[Step]
@@ -58,7 +59,7 @@ def plan(
     steps = policies.policy_steps(settings, found_policies(connection)) if server.timescale else []
     there = parts(connection, server)
     span = extent(connection, [part for part in there if part.table == READING])
-    newest = span[1] if span else None
+    oldest, newest = span or (None, None)
     at = policies.reference(clock, newest)
     if at is not None:
         steps += policies.drop_steps(settings, there, all_holds(connection), at, accept_large=accept_large)
@@ -67,7 +68,7 @@ def plan(
                 due = retire.due_rows(connection, table, at - age)
                 step = policies.delete_step(settings, table, due, at - age, accept_large=accept_large)
                 steps += [step] if step else []
-    return Plan(clock, newest, at, steps)
+    return Plan(clock, oldest, newest, at, steps)
 
 
 def run(
@@ -96,7 +97,7 @@ def run(
                 step = _look(connection, step, covered_by) if options.is_dry else _do(connection, step, how, covered_by)  # noqa: PLW2901
             tell(step)
             ended.append(step)
-        return Plan(planned.clock, planned.newest, planned.reference, ended)
+        return replace(planned, steps=ended)
 
 
 @contextmanager

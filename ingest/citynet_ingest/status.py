@@ -15,7 +15,7 @@ from citynet_ingest.policies import What
 from citynet_ingest.storage_settings import StorageSettings
 from citynet_ingest.store import sql
 from citynet_ingest.store.holds import all_holds
-from citynet_ingest.store.parts import READING, TABLES, Connection, Part, extent, parts
+from citynet_ingest.store.parts import TABLES, Connection, Part, parts
 from citynet_ingest.store.server import Server
 
 _STALE_COMMIT_S = 300.0
@@ -52,10 +52,13 @@ def look(connection: Connection, server: Server, schema: dict[str, object], sett
     clock = _one(connection, "SELECT now()")[0]
     there = parts(connection, server)
     status.tables = _tables(connection, there)
-    status.readings = _readings(connection, there)
     status.city = _city(connection)
     status.retired = _retired(connection)
     planned = maintain.plan(connection, server, settings, clock)
+    status.readings = {
+        "oldest": planned.oldest.isoformat() if planned.oldest else None,
+        "newest": planned.newest.isoformat() if planned.newest else None,
+    }
     status.policies = [step.to_json() for step in planned.steps]
     status.holds = [hold.to_json() for hold in all_holds(connection)]
     names = ("worker", "commit", "at", "age_s")
@@ -150,11 +153,6 @@ def _tables(connection: Connection, there: Sequence[Part]) -> list[dict[str, Any
         rows, size = sum(part.rows_estimate for part in its), sum(part.bytes for part in its)
         tables.append({"name": name, "rows_estimate": rows, "bytes": size, "parts": about})
     return sorted(tables, key=lambda table: -table["bytes"])
-
-
-def _readings(connection: Connection, there: Sequence[Part]) -> dict[str, object]:
-    span = extent(connection, [part for part in there if part.table == READING])
-    return {"oldest": span[0].isoformat() if span else None, "newest": span[1].isoformat() if span else None}
 
 
 def _city(connection: Connection) -> dict[str, int]:

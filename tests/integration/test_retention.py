@@ -258,3 +258,28 @@ def test_policies_of_timescaledb_follow_the_settings(connection: Connection) -> 
     assert {str(step.outcome) for step in done.steps} == {"done"}
     assert run(connection, NOW, **wanted).steps == []
     assert [step.wanted for step in run(connection, NOW).steps] == ["1 d", "1 d", "90 d"]
+
+
+def test_the_columnstore_policy_takes_old_rows_and_late_ones(connection: Connection) -> None:
+    server = probe(connection)
+    if server.timescale is None:
+        pytest.skip("TimescaleDB only")
+    now = dt.datetime.now(dt.UTC)
+    fill(connection, [day(5, now), day(0, now)])
+    run(connection, now, reading_columnstore_after_hours=48)
+    job = "SELECT job_id FROM timescaledb_information.jobs WHERE hypertable_name = 'reading'"
+    (number,) = connection.execute(job.encode()).fetchone() or (0,)
+    late = dt.datetime.combine(day(5, now), dt.time(3, 30), dt.UTC)
+    for expected in (PER_DAY, PER_DAY + 1):
+        connection.execute(f"CALL run_job({number})".encode())
+        old, *newer = (part for part in parts(connection, server) if part.table == "reading")
+        assert [part.is_columnstore for part in (old, *newer)] == [True, *(False for _ in newer)]
+        assert newer
+        (rows,) = connection.execute(SQL("SELECT count(*) FROM {}").format(old.identifier)).fetchone() or (0,)
+        assert rows == expected
+        beside = connection.execute(SQL("SELECT count(*) FROM ONLY {}").format(old.identifier)).fetchone()
+        assert beside == (0,), "no row is left beside the columnstore"
+        connection.execute("INSERT INTO reading VALUES (%s, 1, 5, 64)", (late,))
+        assert connection.execute("SELECT count(*) FROM reading WHERE time = %s", (late,)).fetchone() == (
+            expected - PER_DAY + 1,
+        )
