@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from citynet_ingest.policies import Outcome, delete_step, drop_steps, keep, outliving, reference, words
@@ -14,6 +14,7 @@ from citynet_ingest.store.parts import HOUR, MINUTE, READING, TABLES, Part
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 HOURS = st.integers(0, 24 * 900)
+lenient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is slow to draw
 INSTANTS = HOURS.map(lambda hours: START + dt.timedelta(hours=hours))
 
 
@@ -22,7 +23,7 @@ def tables_of_parts(draw: st.DrawFn) -> list[Part]:
     found = []
     for table in TABLES:
         size = dt.timedelta(hours=draw(st.sampled_from([1, 12, 24, 168, 720])))
-        for slot in draw(st.lists(st.integers(0, 100), unique=True, max_size=12)):
+        for slot in draw(st.lists(st.integers(0, 100), unique=True, max_size=6)):
             at = START + slot * size
             found.append(Part(table, "public", f"{table}_{slot}", at, at + size, 0, False, 0))
     return found
@@ -49,6 +50,7 @@ SETTINGS = st.builds(
 )
 
 
+@lenient
 @given(tables_of_parts(), hold_lists(), SETTINGS, INSTANTS)
 def test_a_plan_drops_only_what_it_may(
     parts: list[Part], holds: list[Hold], settings: StorageSettings, at: dt.datetime
@@ -67,6 +69,7 @@ def test_a_plan_drops_only_what_it_may(
         assert not (too_much and its), "a refused table loses nothing"
 
 
+@lenient
 @given(tables_of_parts(), hold_lists(), SETTINGS, INSTANTS)
 def test_every_old_part_is_dropped_held_or_refused(
     parts: list[Part], holds: list[Hold], settings: StorageSettings, at: dt.datetime
@@ -79,6 +82,7 @@ def test_every_old_part_is_dropped_held_or_refused(
     assert again == []
 
 
+@lenient
 @given(INSTANTS, st.none() | INSTANTS)
 def test_age_is_never_measured_from_later_than_data_and_clock(clock: dt.datetime, newest: dt.datetime | None) -> None:
     at = reference(clock, newest)
