@@ -1,4 +1,4 @@
-"""``citynet db``: migrate the database, show its state, compute rollups anew."""
+"""``citynet db``: migrate the database, show its state, the life of the data, rollups anew."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ import typer
 from citynet.errors import CitynetError
 from citynet.runtime.command import ConfigOption, JsonOption, command
 from citynet.runtime.settings import DatabaseSettings, load
+from citynet_ingest import cli_holds, cli_policies, cli_status
 from citynet_ingest.store import migrate as migrations
 from citynet_ingest.store.rebuild import rebuild
 
-app = typer.Typer(no_args_is_help=True, help="Migrate the database; show its state; compute rollups anew.")
+app = typer.Typer(no_args_is_help=True, help="Migrate the database; show its state; the life of the data.")
+app.command("status")(cli_status.status)
+app.command("apply-policies")(cli_policies.apply_policies)
+app.add_typer(cli_holds.app, name="hold")
 
 
 def connect(settings: DatabaseSettings) -> psycopg.Connection[tuple[object, ...]]:
@@ -46,34 +50,6 @@ def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         print(json.dumps({"version": server.version, "timescale": server.timescale, "applied": applied}))
     else:
         print("\n".join([*(f"applied {name}" for name in applied), "the schema is up to date"]))
-
-
-@app.command()
-@command
-def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show the server, the applied and the pending migrations. Exit 1 while some are pending."""
-    dsn, more = _arguments(load(DatabaseSettings, config))
-    try:
-        server, applied, pending = migrations.status(dsn, **more)
-    except psycopg.OperationalError as error:
-        raise CitynetError(f"database: {str(error).strip()}") from None
-    if as_json:
-        rows = [{"number": number, "name": name, "applied_at": at} for number, name, at in applied]
-        print(
-            json.dumps({"version": server.version, "timescale": server.timescale, "applied": rows, "pending": pending})
-        )
-    else:
-        print(f"PostgreSQL {server.version // 10_000}, TimescaleDB {server.timescale or 'absent (plain partitions)'}")
-        print(
-            "\n".join(
-                [
-                    *(f"{at[:19]}  {name}" for _, name, at in applied),
-                    *(f"pending              {name}" for name in pending),
-                ]
-            )
-        )
-    if pending:
-        raise typer.Exit(1)
 
 
 @app.command()

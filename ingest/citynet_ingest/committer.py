@@ -37,7 +37,7 @@ from citynet_rules.engine import Engine, SeriesInfo, Transition
 from citynet_rules.spec import RuleSet
 
 T = TypeVar("T")
-_SHARD_LOCK = 0x63697479  # first half of the advisory lock of a shard
+SHARD_LOCK = 0x63697479  # first half of the advisory lock of a shard
 _UNIX = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _PATIENCE_S = 3.0  # at the start; a killed predecessor's connection ends within milliseconds
 _PATIENCE_AGAIN_S = 60.0  # after a connection of our own was lost: longer than the server's probes take
@@ -141,7 +141,7 @@ class Committer:
         deadline = time.monotonic() + patience_s
         for shard in parse_shards(self._settings.shards):
             while True:
-                row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (_SHARD_LOCK, shard)).fetchone()
+                row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (SHARD_LOCK, shard)).fetchone()
                 if row and row[0]:
                     break
                 if time.monotonic() > deadline:
@@ -295,11 +295,21 @@ class Committer:
         ).fetchone()
         if row is not None and row[0] == commit.number:
             return  # the connection was lost during COMMIT, and the commit had gone through
-        self._partitions.ensure(connection, days_of(commit.rows) + days_of_partials(commit.partials))
         try:
-            apply(connection, commit, self._target())
+            self._apply(connection, commit)
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise _RefusedError(str(error).splitlines()[0]) from None
+
+    def _apply(self, connection: Connection, commit: Commit) -> None:
+        """Once more where a partition is missing that we knew: retention has dropped it, and a late reading is of its day."""
+        days = days_of(commit.rows) + days_of_partials(commit.partials)
+        self._partitions.ensure(connection, days)
+        try:
+            apply(connection, commit, self._target())
+        except psycopg.errors.CheckViolation:
+            self._partitions.forget()
+            self._partitions.ensure(connection, days)
+            apply(connection, commit, self._target())
 
     def _target(self) -> Target:
         return Target(self._settings.worker, self._rules, self._receipts_keep, self._has_columnstore)

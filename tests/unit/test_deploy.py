@@ -166,6 +166,16 @@ def test_systemd_accepts_the_unit(path: Path, tmp_path: Path) -> None:
     assert about_ours == []
 
 
+def test_every_timer_has_its_service_and_makes_up_for_a_missed_night() -> None:
+    timers = sorted((DEPLOY / "systemd").glob("*.timer"))
+    assert [timer.stem for timer in timers] == ["citynet-maintain"]
+    for timer in timers:
+        assert timer.with_suffix(".service") in UNITS
+        text = timer.read_text(encoding="utf-8")
+        assert "OnCalendar=" in text
+        assert "Persistent=true" in text
+
+
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*/citynet.toml")), ids=lambda path: path.parent.name)
 def test_settings_files_load(path: Path) -> None:
     loaded, problems = check_all(path)
