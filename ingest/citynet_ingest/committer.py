@@ -32,6 +32,7 @@ from citynet_ingest.settings import IngestSettings, parse_shards
 from citynet_ingest.store import sql
 from citynet_ingest.store.rollups import days_of_partials, reopen, replay, unknown_series
 from citynet_ingest.store.transaction import Connection, Partitions, Target, apply, arm, copy_rows
+from citynet_ingest.watchdog import Watchdog
 from citynet_ingest.watermarks import Watermarks
 from citynet_rules.engine import Engine, SeriesInfo, Transition
 from citynet_rules.spec import RuleSet
@@ -50,6 +51,7 @@ _PROBES = """
 _RECENT = dt.timedelta(hours=1)  # without a snapshot conditions older than this start afresh
 _RECOVER_ROWS = 100_000
 _RECOVER_TIMEOUT = "600s"  # re-reading what the engine missed may take longer than a commit may
+_RECOVER_PATIENCE_S = 900.0
 _log = log.get("committer")
 
 
@@ -93,6 +95,7 @@ class Committer:
         self._has_owned = False
         self.has_history = False  # whether a worker of this name has worked before
         self.stopping = threading.Event()
+        self.watchdog = Watchdog()
         self.state = self._fresh_state()
 
     @property
@@ -107,9 +110,10 @@ class Committer:
     def recover(self) -> None:
         """Connect, own the shards, and rebuild what this worker knows. Retries until the database is there."""
         self._retry(self._open)
-        self._retry(self._rebuild)
+        self._retry(self._rebuild, _RECOVER_PATIENCE_S)
 
     def close(self) -> None:
+        self.watchdog.detach()
         if self._connection is not None:
             self._connection.close()
 
@@ -117,6 +121,7 @@ class Committer:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         connection = self._connect()
+        self.watchdog.attach(connection.pgconn.socket)
         try:
             timeout_ms = int(self._settings.commit_statement_timeout_s * 1000)
             connection.execute(f"SET statement_timeout = {timeout_ms}")
@@ -125,6 +130,7 @@ class Committer:
             )  # whatever the server's default is: the guarantee needs it
             self._own_shards(connection)
         except BaseException:
+            self.watchdog.detach()
             connection.close()
             raise
         row = connection.execute(sql.text("has_columnstore")).fetchone()
@@ -148,6 +154,7 @@ class Committer:
                     raise ShardTakenError(f"shard {shard} of {SHARDS} is owned by another ingest worker")
                 if self.stopping.wait(_PATIENCE_STEP_S):
                     raise StoppedError("stopped while another connection owns our shards")
+                self.watchdog.heard()
         self._has_owned = True
 
     def _rebuild(self) -> None:
@@ -319,7 +326,8 @@ class Committer:
         commit = Commit(self._number + 1, SeriesBatch.empty())
         checkpoint.take(self.state, commit, _now_us())
         try:
-            self._try(commit)
+            with self.watchdog.limit(self._settings.commit_timeout_s):
+                self._try(commit)
         except _AWAY:
             return  # the database is away: the next start re-reads
 
@@ -331,12 +339,16 @@ class Committer:
         if transitions or due:
             self._store(Commit(self._number + 1, SeriesBatch.empty(), transitions=transitions))
 
-    def _retry(self, action: Callable[[], T]) -> T:
-        """Do it; on connection-class errors again, with backoff, until it works or the worker stops."""
+    def _retry(self, action: Callable[[], T], patience_s: float | None = None) -> T:
+        """Do it; on connection-class errors again, with backoff, until it works or the worker stops.
+
+        A try that takes longer than `patience_s` (unless given, what a commit may take) has its connection cut.
+        """
         pause = 0.05
         while True:
             try:
-                result = action()
+                with self.watchdog.limit(patience_s or self._settings.commit_timeout_s):
+                    result = action()
             except _AWAY as error:
                 self._outage.failed(error)
                 self._drop_connection(error)
@@ -353,6 +365,7 @@ class Committer:
             self._connection.broken or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
         )
         if broken and self._connection is not None:
+            self.watchdog.detach()
             self._connection.close()
             self._connection = None
 

@@ -25,4 +25,14 @@ PARTIALS = Counter(
     registry=REGISTRY,
 )
 DATABASE_UP = Gauge("citynet_ingest_database_up", "1 while the database answers.", registry=REGISTRY)
+COMMITS_CUT = Counter(
+    "citynet_ingest_commits_cut",
+    "Tries of a commit given up because the database did not answer in commit_timeout_s.",
+    registry=REGISTRY,
+)
+SESSIONS_LOST = Counter(
+    "citynet_ingest_sessions_lost",
+    "Sessions that the broker had lost: messages of devices without a gateway may be missing.",
+    registry=REGISTRY,
+)
 INFLIGHT_BYTES = Gauge("citynet_ingest_inflight_bytes", "Bytes received and not yet acknowledged.", registry=REGISTRY)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from citynet.formats import THINGSBOARD, is_known
 from citynet.ids import SHARDS
@@ -29,6 +30,12 @@ class IngestSettings(Table):
     commit_messages_max: int = Field(5_000, ge=1, description="Messages in one transaction; more wait for the next.")
     commit_statement_timeout_s: float = Field(
         60.0, gt=0, description="A statement slower than this is rolled back and retried."
+    )
+    commit_timeout_s: float = Field(
+        90.0,
+        gt=0,
+        description="A try of a commit that takes longer, with a database that answers no more, has its connection cut "
+        "and is retried; above commit_statement_timeout_s.",
     )
     retry_s_max: float = Field(
         5.0, gt=0, description="Longest pause between tries while the database or broker is away."
@@ -69,6 +76,12 @@ class IngestSettings(Table):
         if not is_known(text):
             raise ValueError(f"unknown content type {text!r}")
         return text
+
+    @model_validator(mode="after")
+    def _check_timeouts(self) -> Self:
+        if self.commit_timeout_s <= self.commit_statement_timeout_s:  # the server says why, a cut connection does not
+            raise ValueError("commit_timeout_s must be above commit_statement_timeout_s")
+        return self
 
     @property
     def worker(self) -> str:

@@ -36,6 +36,7 @@ from citynet_rules.spec import RuleSet
 
 _TICK_S = 1.0
 _STOP_GRACE_S = 4.0
+_WATCH_S = 0.5
 # A database that is cut off silently is noticed in half a minute instead of two hours.
 _PROBES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 _log = log.get("worker")
@@ -133,6 +134,21 @@ class Worker:
     async def run(self) -> None:
         """Work until `stop`. Raises what makes going on impossible (schema, fencing, a shard taken)."""
         self._loop = asyncio.get_running_loop()
+        watch = asyncio.create_task(self._watch(), name="watchdog")
+        try:
+            await self._run()
+        finally:
+            watch.cancel()
+
+    async def _watch(self) -> None:
+        """Cut the database connection of work that is overdue."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            if self._committer.watchdog.check():
+                metrics.COMMITS_CUT.inc()
+                _log.warning("commit-cut", effect="the database did not answer; the connection is made anew")
+
+    async def _run(self) -> None:
         try:
             await asyncio.to_thread(self._committer.recover)
         except StoppedError as error:
@@ -149,7 +165,7 @@ class Worker:
             self._committer.stopping.set()
             self._inbox.clear()
             self._inbox.wake()
-            await asyncio.to_thread(writer.join, _STOP_GRACE_S)
+            await asyncio.to_thread(writer.join, 2 * _STOP_GRACE_S)
             await asyncio.sleep(0)  # the last answers were handed to this loop by the thread; let them out first
             self._session.close()
             await session
@@ -161,6 +177,8 @@ class Worker:
         """Finish the commit under way, answer it, and leave. Safe to call from a signal handler of the loop."""
         self._committer.stopping.set()
         self._stop.set()
+        if self._loop is not None:  # a database that does not answer must not keep us
+            self._loop.call_later(_STOP_GRACE_S, partial(self._committer.watchdog.check, is_over=True))
 
     # --- on the event loop ---
 
@@ -170,6 +188,7 @@ class Worker:
         self._inflight_bytes = 0
         self._watermarks.connected(now_us())
         if not session_present and (generation > 1 or self._committer.has_history):
+            metrics.SESSIONS_LOST.inc()
             _log.warning("session-lost", effect="messages of devices without a gateway may be missing")
 
     def lost(self) -> None:
@@ -274,7 +293,7 @@ def prepare_database(database: DatabaseSettings, stop: threading.Event, retry_s:
         try:
             arguments = database.conninfo()
             server, applied = migrate(arguments.pop("conninfo"), connect_timeout=5, **arguments)
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction) as error:  # read-only: a failover
             outage.failed(error)
             if stop.wait(retry_s):
                 raise CitynetError("stopped while the database is away") from None
