@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Annotated
 
+import psycopg
 import typer
 
+from citynet.errors import CitynetError
 from citynet.runtime.command import EXIT_FAILURE, JsonOption, command
 from citynet_ingest.bench import suite
 from citynet_ingest.bench.result import Line
@@ -76,12 +78,15 @@ def _run(
 ) -> None:
     started = time.monotonic()
     lines: list[Line] = []
-    with open_stage(dsn, partial(_say, started), quick=quick) as stage:
-        facts = stage.facts()
-        for line in measure(stage):
-            lines.append(line)
-            if not as_json:
-                print("\n".join(line.as_text()), flush=True)
+    try:
+        with open_stage(dsn, partial(_say, started), quick=quick) as stage:
+            facts = stage.facts()
+            for line in measure(stage):
+                lines.append(line)
+                if not as_json:
+                    print("\n".join(line.as_text()), flush=True)
+    except psycopg.OperationalError as error:
+        raise CitynetError(f"database: {str(error).strip()}") from None
     if as_json:
         found = {"quick": quick, "seconds": round(time.monotonic() - started, 1), "machine": facts}
         print(json.dumps(found | {"lines": [line.as_dict() for line in lines]}, ensure_ascii=False))

@@ -25,22 +25,23 @@ def disk(stage: Stage) -> Line:
             fill_rollups(connection)
             written = sizes(connection, is_timescale=bool(stage.server.timescale))
             if stage.server.timescale:
-                for table in _TABLES:
-                    compress(connection, table)
-            else:
-                connection.execute("VACUUM ANALYZE reading")
+                compress(connection, "reading")  # rollups stay rows: their chunks are longer than this is
             settled = sizes(connection, is_timescale=bool(stage.server.timescale))
+            plain = plain_row_bytes(connection)
+            partials = count(connection, "rollup_minute") + count(connection, "rollup_hour")
     values = {
         "bytes_per_reading": sum(settled.values()) / total,
         "bytes_per_reading_as_written": sum(written.values()) / total,
+        "ratio_to_plain_rows": sum(settled.values()) / total / plain,
         "rollup_bytes_per_reading": (settled["rollup_minute"] + settled["rollup_hour"]) / total,
+        "rollup_bytes_per_partial": (settled["rollup_minute"] + settled["rollup_hour"]) / partials,
         "readings": total,
         "written_readings_per_s": drained.rate.per_s,
     }
     bounds = (Bound("bytes_per_reading", 15, 9, at_most=True),) if stage.server.timescale else ()
     name = f"disk, {_FLEET.series:,} series at 10 Hz"
     notes = "with indexes, TOAST and rollups, without WAL; noise of two steps, times in ms with a jitter of 2 ms"
-    return Line(3, name, "bytes/reading", values, bounds, notes=notes)
+    return Line(3, name, "bytes/reading", values, bounds, {"plain_rows_with_btree_bytes": plain}, notes)
 
 
 def sizes(connection: Connection, *, is_timescale: bool) -> dict[str, int]:
@@ -55,6 +56,22 @@ def sizes(connection: Connection, *, is_timescale: bool) -> dict[str, int]:
         row = connection.execute(measure.encode()).fetchone()
         found[table] = int(str(row[0])) if row else 0
     return found
+
+
+def count(connection: Connection, table: str) -> int:
+    """Rows of a table."""
+    row = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
+    return int(str(row[0])) if row else 0
+
+
+def plain_row_bytes(connection: Connection) -> float:
+    """Bytes that one of these readings takes in an ordinary table with a B-tree on series and time."""
+    connection.execute(statement("plain_rows"))
+    row = connection.execute(
+        "SELECT pg_total_relation_size('bench_rows')::float8 / count(*) FROM bench_rows"
+    ).fetchone()
+    connection.execute("DROP TABLE bench_rows")
+    return float(str(row[0])) if row else 0.0
 
 
 def compress(connection: Connection, table: str) -> None:

@@ -33,6 +33,7 @@ def memory(stage: Stage) -> Line:
     """The peak of a drain at full speed on the measured server; then an outage of an embedded one, which may be stopped."""
     fleet, readings, outage_s = (Fleet(20), 40_000, 2.0) if stage.is_quick else (_FLEET, 3_000_000, 60.0)
     with stage.database() as dsn:
+        idle = _idle(stage, dsn)
         full = send(stage, dsn, fleet, readings).peak_bytes
     stage.say(f"   a server of its own goes away for {outage_s:.0f} s")
     with EmbeddedPostgres(stage.folder / "outage", POSTGRES_OPTIONS) as server, fresh_database(server.dsn()) as dsn:
@@ -40,13 +41,22 @@ def memory(stage: Stage) -> Line:
     values = {
         "peak_mb": max(full, peak) / 1e6,
         "peak_full_load_mb": full / 1e6,
+        "ratio_to_idle": max(full, peak) / idle,
         "peak_outage_mb": peak / 1e6,
         "growth_while_down_mb": growth / 1e6,
         "outage_s": outage_s,
     }
     bounds = (Bound("peak_mb", 400, 250, at_most=True), Bound("growth_while_down_mb", 20, 10, at_most=True))
     notes = "peaks are the kernel's; growth is of the outage's last five sixths; everything was stored once afterwards"
-    return Line(6, "resident memory of a worker", "MB", values, bounds, notes=notes)
+    return Line(6, "resident memory of a worker", "MB", values, bounds, {"idle_mb": idle / 1e6}, notes)
+
+
+def _idle(stage: Stage, dsn: str) -> int:
+    """Resident bytes of a worker that has connected and has nothing to do."""
+    queue(stage, [], wire.CBOR)
+    with worker(stage, dsn) as process:
+        process.wait_for("broker-connected")
+        return process.memory_bytes()[0]
 
 
 def _outage(

@@ -29,6 +29,7 @@ from citynet_ingest.store.server import Server
 POSTGRES_OPTIONS = {"shared_buffers": "1GB", "max_wal_size": "4GB"}
 RULES = Path(__file__).with_name("rules.toml")
 _STOP_GRACE_S = 30.0
+_READY_S = 60.0
 _REGISTERED_AT_ONCE = 20_000
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -119,6 +120,15 @@ class Process:
         if self.process.poll() is not None:
             tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
             raise BenchError(f"{self.log.stem} ended with exit code {self.process.returncode}:\n{tail}")
+
+    def wait_for(self, words: str) -> None:
+        """Block until its log holds these words. BenchError after a minute."""
+        deadline = time.monotonic() + _READY_S
+        while words not in self.log.read_text(errors="replace"):
+            self.check()
+            if time.monotonic() > deadline:
+                raise BenchError(f"{self.log.stem}: no {words!r} after {_READY_S:.0f} s")
+            time.sleep(0.05)
 
     def memory_bytes(self) -> tuple[int, int]:
         """Resident memory now and at its peak, as the kernel keeps it."""

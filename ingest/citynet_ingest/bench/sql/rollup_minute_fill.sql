@@ -7,12 +7,13 @@ FROM (
            coalesce(sum(value) FILTER (WHERE good), 0),
            coalesce(min(value) FILTER (WHERE good), 'NaN'),
            coalesce(max(value) FILTER (WHERE good), 'NaN'),
-           coalesce((array_agg(value ORDER BY time) FILTER (WHERE good))[1], 'NaN'),
-           coalesce((array_agg(value ORDER BY time DESC) FILTER (WHERE good))[1], 'NaN'),
+           coalesce((min(ARRAY[at_s, value]) FILTER (WHERE good))[2], 'NaN'),
+           coalesce((max(ARRAY[at_s, value]) FILTER (WHERE good))[2], 'NaN'),
            coalesce(min(time) FILTER (WHERE good), bucket),
            coalesce(max(time) FILTER (WHERE good), bucket)
     FROM (
         SELECT date_trunc('minute', time, 'UTC') AS bucket, time, series_id, value,
+               date_part('epoch', time) AS at_s,
                quality & 3 < 2 AND value > '-infinity' AND value < 'infinity' AS good
         FROM reading
     ) AS r
