@@ -75,7 +75,7 @@ def alerts(stage: Stage) -> Line:
 
 def chart(stage: Stage) -> Line:
     """Line 5: a day of a 1 Hz series for a chart, over HTTP, under a steady load."""
-    fleet, seconds, series = (_STEADY_QUICK, 2.0, 2) if stage.is_quick else (_STEADY, 15.0, 20)
+    fleet, seconds, series = (_STEADY_QUICK, 2.0, 2) if stage.is_quick else (_STEADY, 15.0, 10)
     with (
         steady_worker(stage, fleet, history_series=series) as (dsn, start_us),
         _api(stage, dsn) as ask,
