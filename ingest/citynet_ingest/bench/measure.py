@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import mqtt5
@@ -16,7 +16,7 @@ from citynet.batch import SeriesBatch
 from citynet.runtime import child
 from citynet_ingest.bench import baseline, load
 from citynet_ingest.bench.publish import open_session, publish, worker_sessions
-from citynet_ingest.bench.stage import BenchError, Process, Stage, stored, worker
+from citynet_ingest.bench.stage import BenchError, Connection, Process, Stage, cpu_s, stored, worker, writers
 from citynet_ingest.copybody import copy_body
 
 HEAP = ""
@@ -41,11 +41,16 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """A worker emptying its queue at the broker: its rate, the processor time it took, the peak of its memory."""
+    """A worker emptying its queue at the broker: its rate, the processor time by who took it (the database's only where it
+    runs on this machine), the peak of the worker's memory."""
 
     rate: Rate
-    cpu_s: float
+    cpu_s: Mapping[str, float]
     peak_bytes: int
+
+    def cpu_us(self, per: str) -> dict[str, float]:
+        """Processor time for each, as values of a line."""
+        return {f"{who}_cpu_us_per_{per}": seconds / self.rate.count * 1e6 for who, seconds in self.cpu_s.items()}
 
 
 def copy_ceiling(dsn: str, index: str, total: int, start_us: int) -> Rate:
@@ -75,16 +80,26 @@ def drain(stage: Stage, dsn: str, messages: Iterable[tuple[str, bytes]], content
     """Queue messages that hold `total` readings at the broker, start a worker, watch what it commits."""
     queue(stage, messages, content_type)
     with psycopg.connect(dsn, autocommit=True) as connection, worker(stage, dsn) as process:
-        before, cpu_s = stored(connection), [0.0]
+        before, first = stored(connection), dict[str, float]()
 
         def count() -> int:
             found = stored(connection) - before
-            if not found:
-                cpu_s[0] = process.cpu_s()
+            if found and not first:
+                first.update(_cpu_s(stage, process, connection))
             return found
 
         rate = watch(count, total, process)
-        return Drain(rate, process.cpu_s() - cpu_s[0], process.memory_bytes()[1])
+        spent = {who: seconds - first.get(who, 0.0) for who, seconds in _cpu_s(stage, process, connection).items()}
+        return Drain(rate, spent, process.memory_bytes()[1])
+
+
+def _cpu_s(stage: Stage, process: Process, connection: Connection) -> dict[str, float]:
+    """Processor time used so far by the worker, the sessions it writes in, and the broker."""
+    backends = [cpu_s(pid, "postgres") for pid in writers(connection)]
+    found = {"worker": cpu_s(process.process.pid), "broker": cpu_s(stage.broker.pid or 0)}
+    if backends and None not in backends:
+        found["database"] = sum(seconds for seconds in backends if seconds is not None)
+    return {who: seconds for who, seconds in found.items() if seconds is not None}
 
 
 def queue(stage: Stage, messages: Iterable[tuple[str, bytes]], content_type: str) -> None:

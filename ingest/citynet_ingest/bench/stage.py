@@ -139,11 +139,6 @@ class Process:
                 found[key] = int(value.split()[0]) * 1024
         return found["VmRSS"], found["VmHWM"]
 
-    def cpu_s(self) -> float:
-        """Processor time that it has used, all threads."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
 
 @contextmanager
 def worker(stage: Stage, dsn: str, rules: Sequence[Path] = ()) -> Iterator[Process]:
@@ -187,6 +182,26 @@ def has_columnstore(connection: Connection) -> bool:
     """Whether ingest would COPY straight into the columnstore there."""
     row = connection.execute(sql.text("has_columnstore")).fetchone()
     return bool(row and row[0])
+
+
+def cpu_s(pid: int, name: str = "") -> float | None:
+    """Processor time that a process has used, all threads; None if it is not here, or is not called `name`."""
+    try:
+        head, _, tail = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    except OSError:
+        return None
+    if name and head.partition("(")[2] != name:
+        return None
+    fields = tail.split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def writers(connection: Connection) -> list[int]:
+    """Process ids, on its server, of the sessions in which ingest writes."""
+    rows = connection.execute(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'citynet-ingest%'"
+    ).fetchall()
+    return [int(str(row[0])) for row in rows]
 
 
 def now_us() -> int:

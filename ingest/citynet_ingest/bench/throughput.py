@@ -27,7 +27,7 @@ def batches(stage: Stage, readings: int | None = None) -> Line:
         "readings_per_s": found.rate.per_s,
         "ratio_to_heap_copy": found.rate.per_s / heap.per_s,
         "ratio_to_btree_copy": found.rate.per_s / btree.per_s,
-        "worker_cpu_us_per_reading": found.cpu_s / found.rate.count * 1e6,
+        **found.cpu_us("reading"),
         "readings": found.rate.count,
     }
     bounds = (
@@ -51,7 +51,7 @@ def singles(stage: Stage, messages: int | None = None) -> Line:
     values = {
         "messages_per_s": found.rate.per_s,
         "ratio_to_aiomqtt": found.rate.per_s / people.per_s,
-        "worker_cpu_us_per_message": found.cpu_s / found.rate.count * 1e6,
+        **found.cpu_us("message"),
         "messages": found.rate.count,
     }
     bounds = (Bound("messages_per_s", 25_000, 40_000), Bound("ratio_to_aiomqtt", 3.0, 3.0))
