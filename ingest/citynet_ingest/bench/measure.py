@@ -84,7 +84,7 @@ def drain(stage: Stage, dsn: str, messages: Iterable[tuple[str, bytes]], content
 
         def count() -> int:
             found = stored(connection) - before
-            if found and not first:
+            if 0 < found < total and not first:
                 first.update(_cpu_s(stage, process, connection))
             return found
 
