@@ -27,6 +27,7 @@ def bench(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.timeout(600)  # up to a dozen processes start in one
 @pytest.mark.parametrize("number", list(VALUES))
 def test_a_line_comes_about(server_dsn: str, number: int) -> None:
     done = bench(server_dsn, "--quick", "--json", "--only", str(number))
