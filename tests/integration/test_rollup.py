@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
@@ -150,7 +151,7 @@ def test_a_refused_row_changes_no_other_bucket(
 ) -> None:
     """The commit is refused, the state is rebuilt, the parcels are cut until the row stands alone."""
     readings = story(3, now_us() - 20 * HOUR_US)
-    readings[700].value = 77777.0
+    readings[700] = msgspec.structs.replace(readings[700], value=77777.0)
     with psycopg.connect(dsn) as connection:
         connection.execute("ALTER TABLE reading ADD CONSTRAINT no_sevens CHECK (value <> 77777)")
     with ingest_running(folder, broker, dsn, SETTINGS):
