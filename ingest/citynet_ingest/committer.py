@@ -7,10 +7,9 @@ and goes to dead letter.
 
 from __future__ import annotations
 
-import datetime as dt
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -20,23 +19,23 @@ import psycopg
 from citynet.batch import I64, SeriesBatch
 from citynet.errors import CitynetError
 from citynet.formats import Reject
-from citynet.ids import SHARDS, shard_of
+from citynet.ids import SHARDS
 from citynet.runtime import log
 from citynet_ingest.commit import Answers, Commit
 from citynet_ingest.copybody import days_of
 from citynet_ingest.parcel import BatchParcel, DirectParcel, Parcel
 from citynet_ingest.plan import Planner, Receipts, State, cursor_keys, names_of
+from citynet_ingest.recovery import as_bytes, catch_up
 from citynet_ingest.registry import Registry
 from citynet_ingest.settings import IngestSettings, parse_shards
 from citynet_ingest.store import sql
 from citynet_ingest.store.transaction import Connection, Partitions, Target, apply, arm, copy_rows
 from citynet_ingest.watermarks import Watermarks
-from citynet_rules.engine import Engine, SeriesInfo, Transition
+from citynet_rules.engine import Engine
 from citynet_rules.spec import RuleSet
 
 T = TypeVar("T")
 _SHARD_LOCK = 0x63697479  # first half of the advisory lock of a shard
-_UNIX = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _PATIENCE_S = 3.0  # at the start; a killed predecessor's connection ends within milliseconds
 _PATIENCE_AGAIN_S = 60.0  # after a connection of our own was lost: longer than the server's probes take
 _PATIENCE_STEP_S = 0.1
@@ -45,9 +44,6 @@ _PROBES = """
         ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
         ('client_connection_check_interval', '5s')
     ) AS probe (name, value)"""  # the server notices in half a minute that we are gone, and lets go of our locks
-_RECENT = dt.timedelta(hours=1)  # without a snapshot conditions older than this start afresh
-_RECOVER_ROWS = 100_000
-_RECOVER_TIMEOUT = "600s"  # re-reading what the engine missed may take longer than a commit may
 _log = log.get("committer")
 
 
@@ -157,40 +153,19 @@ class Committer:
         self._number = int(str(row[0])) if row else 0
         self.has_history = self._number > 0
         state = self._fresh_state()
-        state.receipts.load(_bytes(block) for (block,) in connection.execute(sql.text("receipts"), worker))
+        state.receipts.load(as_bytes(block) for (block,) in connection.execute(sql.text("receipts"), worker))
         series = self._registry.load(connection)
         state.engine.bind(series)
         self.state = state
         row = connection.execute(sql.text("snapshot_load"), worker).fetchone()
         if row is not None:
-            state.engine.restore(_bytes(row[0]))
-        found, reread = self._catch_up(connection, state.engine, series)
+            state.engine.restore(as_bytes(row[0]))
+        found, reread = catch_up(connection, state.engine, series, parse_shards(self._settings.shards))
         commit = Commit(self._number + 1, SeriesBatch.empty(), transitions=found, snapshot=state.engine.snapshot())
         apply(connection, commit, self._target())
         self._number += 1
         self._snapshot_at = time.monotonic()
         _log.info("recovered", series=len(series), reread=reread, transitions=len(found), commit=self._number)
-
-    def _catch_up(
-        self, connection: Connection, engine: Engine, series: Sequence[SeriesInfo]
-    ) -> tuple[list[Transition], int]:
-        """Feed the engine what was stored after its snapshot; of series the snapshot does not know, what is recent."""
-        shards = parse_shards(self._settings.shards)
-        known, tips = engine.tips()
-        tip_of = {sid: tip for sid, tip in zip(known.tolist(), tips.tolist(), strict=True) if tip > 0}
-        ours = [info.id for info in series if shard_of(info.source) in shards]
-        behind = {sid: _UNIX + dt.timedelta(microseconds=tip_of[sid]) for sid in ours if sid in tip_of}
-        floor = dt.datetime.now(dt.UTC) - _RECENT
-        transitions: list[Transition] = []
-        reread = 0
-        for name, parameters in (
-            ("readings_since", {"series": list(behind), "tips": list(behind.values())}),
-            ("readings_recent", {"series": [sid for sid in ours if sid not in tip_of], "floor": floor}),
-        ):
-            for batch in _blocks(connection, name, parameters):
-                transitions += engine.feed(batch).transitions
-                reread += len(batch)
-        return transitions, reread
 
     # --- commits ---
 
@@ -336,30 +311,6 @@ class Committer:
         if broken and self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def _blocks(connection: Connection, name: str, parameters: dict[str, object]) -> Iterator[SeriesBatch]:
-    """Rows of a statement that gives readings by series and time, in blocks of bounded memory."""
-    if not parameters["series"]:
-        return
-    with connection.transaction():
-        connection.execute(f"SET LOCAL statement_timeout = '{_RECOVER_TIMEOUT}'")
-        with connection.cursor(name="citynet_recovery", binary=True) as cursor:
-            cursor.execute(sql.text(name), parameters)
-            while rows := cursor.fetchmany(_RECOVER_ROWS):
-                series, time_us, value, quality = zip(*rows, strict=True)
-                yield SeriesBatch(
-                    np.array(series, np.int32),
-                    np.array(time_us, np.int64),
-                    np.array(value, np.float64),
-                    np.array(quality, np.uint8),
-                )
-
-
-def _bytes(value: object) -> bytes:
-    """A bytea column."""
-    assert isinstance(value, bytes | memoryview)  # noqa: S101
-    return bytes(value)
 
 
 def condemned(parcel: Parcel, refused: list[int], error: str) -> Parcel:
