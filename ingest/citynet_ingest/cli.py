@@ -9,13 +9,15 @@ from typing import Annotated
 
 import typer
 
-from citynet.runtime import metrics
+from citynet.runtime import log, metrics
 from citynet.runtime.command import ConfigOption, command, start_logging
 from citynet.runtime.settings import BrokerSettings, DatabaseSettings, load
+from citynet_ingest.ownership import StoppedError
 from citynet_ingest.settings import IngestSettings
 from citynet_ingest.worker import Worker, prepare_database
 from citynet_rules.spec import RuleSet, library_paths, load_rules
 
+_log = log.get("ingest")
 app = typer.Typer(no_args_is_help=True, help="Run the ingest tier.")
 
 
@@ -46,7 +48,11 @@ async def _serve(settings: IngestSettings, broker: BrokerSettings, database: Dat
     waiting = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, waiting.set)
-    await asyncio.to_thread(prepare_database, database, waiting)
+    try:
+        await asyncio.to_thread(prepare_database, database, waiting)
+    except StoppedError as error:
+        _log.info("stopped-waiting", reason=str(error))
+        return
     worker = Worker(settings, broker, database, rules)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)

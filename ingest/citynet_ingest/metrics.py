@@ -19,4 +19,6 @@ COMMIT_S = Histogram(
 )
 COPIED = Counter("citynet_ingest_copied", "Readings copied, by the way they took and why.", ["way"], registry=REGISTRY)
 DATABASE_UP = Gauge("citynet_ingest_database_up", "1 while the database answers.", registry=REGISTRY)
-INFLIGHT_BYTES = Gauge("citynet_ingest_inflight_bytes", "Bytes received and not yet acknowledged.", registry=REGISTRY)
+INFLIGHT_BYTES = Gauge(
+    "citynet_ingest_inflight_bytes", "Bytes received and not yet acknowledged, of all sessions.", registry=REGISTRY
+)

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from citynet.batch import SeriesBatch
-from citynet.ids import shard_of
+from citynet_ingest.lanes import lane_of
+from citynet_ingest.ownership import Former, as_bytes
+from citynet_ingest.plan import State
 from citynet_ingest.store import sql
 from citynet_ingest.store.transaction import Connection
-from citynet_rules.engine import Engine, SeriesInfo, Transition
+from citynet_rules.engine import Engine, Part, SeriesInfo, Transition
 
 _UNIX = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _RECENT = dt.timedelta(hours=1)  # without a snapshot conditions older than this start afresh
@@ -19,24 +21,55 @@ _ROWS = 100_000
 _TIMEOUT = "600s"  # re-reading what the engine missed may take longer than a commit may
 
 
-def catch_up(
-    connection: Connection, engine: Engine, series: Sequence[SeriesInfo], shards: range
+def revive(
+    connection: Connection, state: State, series: Sequence[SeriesInfo], before: Sequence[Former], lanes: range
 ) -> tuple[list[Transition], int]:
-    """Feed the engine what was stored after its snapshot; of series the snapshot does not know, what is recent.
+    """Bring a fresh state to where the database is, for these lanes, from what their former owners left.
 
     Returns the transitions found, and how many readings were read again.
     """
+    for lane, hashes in connection.execute(sql.text("receipts"), {"lanes": list(lanes)}):
+        state.receipts[int(str(lane))].load(as_bytes(hashes))
+    state.engine.bind(series)
+    state.engine.restore_parts(parts_of(before, series, lanes))
+    return _catch_up(connection, state.engine, series, lanes)
+
+
+def parts_of(before: Sequence[Former], series: Sequence[SeriesInfo], lanes: range) -> list[Part]:
+    """Of every former claim the series of those of our lanes that it held last.
+
+    A device that moved to another gateway may send through a lane that is not its source's. What the worker of that lane
+    knows of its series is in its snapshot as well, and is kept: it was of no lane that the worker had.
+    """
+    home = np.array([lane_of(info.source) for info in series], np.int64)
+    ids = np.array([info.id for info in series], np.int32)
+    parts: list[Part] = []
+    for former in before:
+        if former.state is None:
+            continue
+        is_stranger = ~np.isin(home, [*former.lanes, *lanes])
+        wanted = np.isin(home, list(former.held)) | is_stranger
+        sources = frozenset(series[k].source for k in np.flatnonzero(wanted).tolist())
+        parts.append(Part(former.state, ids[wanted], sources))
+    return parts
+
+
+def _catch_up(
+    connection: Connection, engine: Engine, series: Sequence[SeriesInfo], lanes: range
+) -> tuple[list[Transition], int]:
+    """Feed the engine what was stored after its snapshot; of series the snapshot does not know, what is recent."""
     known, tips = engine.tips()
     tip_of = {sid: tip for sid, tip in zip(known.tolist(), tips.tolist(), strict=True) if tip > 0}
-    ours = [info.id for info in series if shard_of(info.source) in shards]
-    behind = {sid: _UNIX + dt.timedelta(microseconds=tip_of[sid]) for sid in ours if sid in tip_of}
+    behind = {sid: _UNIX + dt.timedelta(microseconds=tip) for sid, tip in tip_of.items()}
+    unknown = [info.id for info in series if info.id not in tip_of and lane_of(info.source) in lanes]
     floor = dt.datetime.now(dt.UTC) - _RECENT
     transitions: list[Transition] = []
     reread = 0
-    for name, parameters in (
-        ("readings_since", {"series": list(behind), "tips": list(behind.values())}),
-        ("readings_recent", {"series": [sid for sid in ours if sid not in tip_of], "floor": floor}),
-    ):
+    queries: dict[str, dict[str, object]] = {
+        "readings_since": {"series": list(behind), "tips": list(behind.values())},
+        "readings_recent": {"series": unknown, "floor": floor},
+    }
+    for name, parameters in queries.items():
         for batch in _blocks(connection, name, parameters):
             transitions += engine.feed(batch).transitions
             reread += len(batch)
@@ -59,9 +92,3 @@ def _blocks(connection: Connection, name: str, parameters: dict[str, object]) ->
                     np.array(value, np.float64),
                     np.array(quality, np.uint8),
                 )
-
-
-def as_bytes(value: object) -> bytes:
-    """A bytea column."""
-    assert isinstance(value, bytes | memoryview)  # noqa: S101
-    return bytes(value)

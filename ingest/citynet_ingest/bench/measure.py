@@ -20,11 +20,9 @@ from citynet.batch import SeriesBatch
 from citynet.errors import CitynetError
 from citynet.runtime import child
 from citynet.runtime.embedded import EmbeddedMosquitto
-from citynet.runtime.settings import load as load_settings
 from citynet_ingest.bench import baseline, load
 from citynet_ingest.copybody import copy_body
-from citynet_ingest.settings import IngestSettings
-from citynet_ingest.worker import filters_of
+from citynet_ingest.lanes import LANES, client_id, filters_of
 
 _COPY_ROWS = 200_000
 _DEADLINE_S = 300.0
@@ -115,7 +113,8 @@ def our_way(
     name: str,
 ) -> Rate:
     """Queue messages at the broker for our session, start ingest, watch what is committed."""
-    open_session(broker.port, f"citynet-ingest-{load_settings(IngestSettings).worker}", filters_of(range(64)))
+    for lane in range(LANES):
+        open_session(broker.port, client_id(lane), filters_of(lane))
     load.publish(broker.port, messages, content_type)
     with psycopg.connect(dsn, autocommit=True) as connection:
 
