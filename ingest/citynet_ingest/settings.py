@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from citynet.formats import THINGSBOARD, is_known
 from citynet.ids import SHARDS
@@ -74,10 +73,12 @@ class IngestSettings(Table):
         lanes_of(parse_shards(text))
         return text
 
-    @model_validator(mode="after")
-    def _check_workers(self) -> Self:
-        dealt(parse_shards(self.shards), self.workers)
-        return self
+    @field_validator("workers")
+    @classmethod
+    def _check_workers(cls, workers: int, info: ValidationInfo) -> int:
+        if "shards" in info.data:
+            dealt(parse_shards(info.data["shards"]), workers)
+        return workers
 
     @field_validator("direct_content_type")
     @classmethod
