@@ -69,6 +69,16 @@ def test_a_taken_lane_is_refused_with_the_name_of_its_holder(dsn: str) -> None:
         lock(second, range(4), 10, threading.Event())
 
 
+def test_receipts_are_trimmed_by_lane(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        target = Target("t", claim(connection, range(8), "t"), RuleSet(()), 6, has_columnstore=False)
+        for number in range(1, 6):
+            digests = {0: [bytes(16)] * 4, 1: [bytes(16)]}
+            apply(connection, Commit(number, SeriesBatch.empty(), digests=digests, trims=[0, 1]), target)
+        found = connection.execute("SELECT lane, sum(length(hashes)) / 16 FROM direct_receipt GROUP BY 1 ORDER BY 1")
+        assert found.fetchall() == [(0, 8), (1, 5)], "at least 6 of a lane, in whole rows"
+
+
 def test_what_a_worker_kept_under_its_name_goes_on_as_claims(empty_dsn: str) -> None:
     server, *_ = status(empty_dsn)
     with psycopg.connect(empty_dsn, autocommit=True) as connection:

@@ -6,12 +6,18 @@ import sys
 from itertools import chain
 from subprocess import run
 
+import mqtt5
 import pytest
 
+from citynet import formats, topics
 from citynet.errors import ConfigError
 from citynet.ids import SHARDS, shard_of
 from citynet.runtime.settings import load
+from citynet_ingest.inbox import Inbox
+from citynet_ingest.intake import Intake
 from citynet_ingest.lanes import LANES, SHARDS_PER_LANE, dealt, filters_of, lane_of, lanes_of, shards_of
+from citynet_ingest.parcel import Origin, PassedParcel
+from citynet_ingest.plan import Receipts
 from citynet_ingest.settings import IngestSettings
 
 
@@ -58,3 +64,30 @@ def test_a_range_that_cuts_a_lane_is_a_usage_error() -> None:
     done = run([sys.executable, "-m", "citynet", "ingest", "run", "--shards", "0-10"], capture_output=True, check=False)
     assert done.returncode == 2
     assert b"0-10 cuts a lane" in b" ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("topic", ["hello/gw 1", "status/网关", "status/", "hello/gw-1"])
+def test_what_every_lane_hears_is_one_lanes_business(topic: str) -> None:
+    """Bad identifiers and bad bodies too: one dead letter, not eight."""
+    packet = mqtt5.PublishPacket(f"{topics.ROOT}/{topic}", b"junk", qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=1)
+    parcels = [Intake(shards_of(lane), formats.THINGSBOARD, lane).take(packet, 1, 0) for lane in range(LANES)]
+    assert sorted(type(parcel).__name__ for parcel in parcels) == ["PassedParcel"] * 7 + ["PoisonParcel"]
+
+
+def test_a_lane_that_reconnects_takes_only_its_own_out_of_the_inbox() -> None:
+    inbox = Inbox(100, 100)
+    for lane, generation in ((1, 1), (2, 1), (1, 1), (2, 1)):
+        inbox.put([(PassedParcel(Origin("t", 1, generation, False, 0, "", b"", lane)), 1, 10)])
+    inbox.clear(1)
+    haul = inbox.take(0)
+    assert [parcel.origin.lane for parcel in haul.parcels] == [2, 2]
+    assert haul.weights == {(2, 1): 20}
+
+
+def test_receipts_are_trimmed_now_and_then_and_never_below_what_is_kept() -> None:
+    receipts = Receipts(100)
+    due = []
+    for number in range(400):
+        receipts.add(number.to_bytes(16))
+        due += [number] if receipts.is_trim_due() else []
+    assert due == [125, 151, 177, 203, 229, 255, 281, 307, 333, 359, 385]
