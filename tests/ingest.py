@@ -89,7 +89,10 @@ class IngestProcess:
         return self.log.read_text(errors="replace")[-4000:]
 
     def wait_connected(self) -> None:
-        wait_for(lambda: "broker-connected" in self.log.read_text(), f"ingest connects:\n{self.tail()}")
+        wait_for(
+            lambda: "broker-connected" in self.log.read_text() or self.running.poll() is not None, "ingest connects", 60
+        )
+        assert "broker-connected" in self.log.read_text(), f"ingest ended before it was connected:\n{self.tail()}"
 
 
 @contextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from citynet.errors import CitynetError
 from citynet_ingest.commit import Commit
 from citynet_ingest.plan import State
+from citynet_rules.engine import Part
 from citynet_rules.transition import NONE_US
 
 _MAGIC = b"CNIW\x01"  # the last byte is the version of this format
@@ -23,19 +27,32 @@ def take(state: State, commit: Commit, now_us: int) -> None:
     commit.snapshot = _MAGIC + len(engine).to_bytes(4, "little") + engine + state.rollup.snapshot()
 
 
-def restore(state: State, snapshot: bytes) -> None:
-    """Bring engine and open buckets to where the snapshot was taken. Buckets of series whose newest reading the engine
-    does not know are left out: they are rebuilt from the store.
+def split(snapshot: bytes) -> tuple[bytes, bytes | None]:
+    """(state of the engine, open buckets) of a snapshot; no buckets in one of a worker before there were rollups.
+
+    Raises:
+        CitynetError: of another version.
+    """
+    if snapshot[:4] != _MAGIC[:4]:
+        return snapshot, None
+    if snapshot[: len(_MAGIC)] != _MAGIC:
+        raise CitynetError(f"worker snapshot: format version {snapshot[4:5].hex() or 'missing'}, not {_MAGIC[4]}")
+    end = _HEAD + int.from_bytes(snapshot[len(_MAGIC) : _HEAD], "little")
+    return snapshot[_HEAD:end], snapshot[end:]
+
+
+def restore(state: State, parts: Sequence[Part]) -> None:
+    """Bring engine and open buckets to where snapshots were taken; each part's `state` is a whole snapshot. Of a series that
+    several parts have, the first one's counts. Buckets of series whose newest reading the engine does not know are left out:
+    they are rebuilt from the store.
 
     Raises:
         CitynetError: not a snapshot, damaged, or of another version.
     """
-    if snapshot[:4] != _MAGIC[:4]:  # the engine's alone: of a worker before there were rollups
-        state.engine.restore(snapshot)
-        return
-    if snapshot[: len(_MAGIC)] != _MAGIC:
-        raise CitynetError(f"worker snapshot: format version {snapshot[4:5].hex() or 'missing'}, not {_MAGIC[4]}")
-    end = _HEAD + int.from_bytes(snapshot[len(_MAGIC) : _HEAD], "little")
-    state.engine.restore(snapshot[_HEAD:end])
+    pieces = [(part, *split(part.state)) for part in parts]
+    state.engine.restore_parts([replace(part, state=engine) for part, engine, _ in pieces])
     ids, tip_us = state.engine.tips()
-    state.rollup.restore(snapshot[end:], ids[tip_us > NONE_US].astype(np.int32))
+    known = ids[tip_us > NONE_US]
+    for part, _, buckets in reversed(pieces):
+        if buckets is not None:
+            state.rollup.restore(buckets, known[part.has(known)].astype(np.int32))

@@ -95,7 +95,8 @@ class Commit:
     statuses: list[GatewayStatus] = field(default_factory=list)
     claims: list[tuple[str, str, int, int]] = field(default_factory=list)  # gateway, stream, epoch, accepted
     transitions: Sequence[Transition] = ()
-    digests: list[bytes] = field(default_factory=list)
+    digests: dict[int, list[bytes]] = field(default_factory=dict)  # by lane
+    trims: list[int] = field(default_factory=list)  # lanes whose receipts are to be trimmed
     tally: Tally = field(default_factory=Tally)
     snapshot: bytes | None = None
 
@@ -111,6 +112,5 @@ class Commit:
 class Answers:
     """What is said once the commit is durable: PUBACKs in order of receipt, then acknowledgements to gateways."""
 
-    generation: int = 0
-    packet_ids: list[int] = field(default_factory=list)
+    pubacks: dict[tuple[int, int], list[int]] = field(default_factory=dict)  # packet ids by lane and generation
     acks: dict[tuple[str, str, int, str], Ack] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from hashlib import blake2b
 
 import mqtt5
@@ -11,7 +12,7 @@ from citynet.batch import FUTURE_US_MAX, PAST_US_MAX, Batch
 from citynet.control import Hello, Status, decode
 from citynet.errors import DecodeError
 from citynet.formats import Reject
-from citynet.ids import shard_of
+from citynet.ids import SHARDS, shard_of
 from citynet.reading import Reading
 from citynet.skim import NamesMemory
 from citynet_ingest.parcel import (
@@ -20,25 +21,28 @@ from citynet_ingest.parcel import (
     HelloParcel,
     Origin,
     Parcel,
+    PassedParcel,
     PoisonParcel,
     StatusParcel,
 )
 
 DIGEST_BYTES = 16
+_HEARD_BY_ALL = (topics.hello(""), topics.status(""))
 
 
 class Intake:
-    """Turns packets into parcels for the shards of one worker."""
+    """Turns packets into parcels for the shards of one lane."""
 
-    def __init__(self, shards: range, direct_content_type: str) -> None:
+    def __init__(self, shards: range, direct_content_type: str, lane: int = 0) -> None:
         self._shards = shards
+        self._lane = lane
         self._direct_content_type = direct_content_type
         self._names = NamesMemory()
 
-    def take(self, packet: mqtt5.PublishPacket, generation: int, now_us: int) -> Parcel | None:
+    def take(self, packet: mqtt5.PublishPacket, generation: int, now_us: int) -> Parcel:
         """Understand a packet received at `now_us` (µs since 1970).
 
-        None means: another worker's business, or a retained replay of data that was taken when it was live.
+        Passed is what another lane hears as well and takes, and a retained replay of data that was taken when it was live.
         """
         origin = Origin(
             packet.topic,
@@ -48,13 +52,15 @@ class Intake:
             now_us,
             packet.content_type or "",
             packet.payload,
+            self._lane,
         )
         try:
             topic = topics.parse(packet.topic)
-            if topic.kind in ("hello", "status"):  # not sharded by topic: every worker hears them, the owner answers
-                return self._control(origin, topic) if shard_of(topic.ident) in self._shards else None
+            if topic.kind in ("hello", "status"):  # not sharded by topic: every lane hears them, the gateway's answers
+                is_ours = shard_of(topic.ident) in self._shards
+                return self._control(origin, topic) if is_ours else PassedParcel(origin)
             if packet.retain or topic.shard not in self._shards:
-                return None
+                return PassedParcel(origin)
             if topic.kind == "up":
                 return self._batch(origin, topic.ident)
             if topic.kind == "dev":
@@ -63,7 +69,14 @@ class Intake:
         except wire.EnvelopeError as error:
             return PoisonParcel(origin, error.reason, error.where, error.detail, error.header)
         except DecodeError as error:
+            if packet.topic.startswith(_HEARD_BY_ALL) and not self._takes_nobodys(packet.topic):
+                return PassedParcel(origin)
             return PoisonParcel(origin, error.reason, error.where, error.detail)
+
+    def _takes_nobodys(self, topic: str) -> bool:
+        """Whether poison that every lane hears is ours: by its identifier as any other, or by its bytes if it is none."""
+        ident = topic.rpartition("/")[2].encode("utf-8", "surrogatepass")
+        return zlib.crc32(ident) % SHARDS in self._shards
 
     def _batch(self, origin: Origin, gateway: str) -> BatchParcel:
         envelope = wire.decode(origin.payload, origin.content_type or wire.CBOR, self._names)

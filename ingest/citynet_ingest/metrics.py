@@ -35,4 +35,6 @@ SESSIONS_LOST = Counter(
     "Sessions that the broker had lost: messages of devices without a gateway may be missing.",
     registry=REGISTRY,
 )
-INFLIGHT_BYTES = Gauge("citynet_ingest_inflight_bytes", "Bytes received and not yet acknowledged.", registry=REGISTRY)
+INFLIGHT_BYTES = Gauge(
+    "citynet_ingest_inflight_bytes", "Bytes received and not yet acknowledged, of all sessions.", registry=REGISTRY
+)

@@ -24,6 +24,7 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
     received_us: int
     content_type: str
     payload: bytes
+    lane: int = 0  # whose session it came by
 
 
 class BatchParcel(msgspec.Struct, frozen=True):
@@ -88,7 +89,14 @@ class StatusParcel(msgspec.Struct, frozen=True):
     status: Status
 
 
-Parcel = BatchParcel | DirectParcel | PoisonParcel | HelloParcel | StatusParcel
+class PassedParcel(msgspec.Struct, frozen=True):
+    """Another lane's business: nothing to be done but to acknowledge it when its turn comes (MQTT 5, 4.6: PUBACK in the order
+    of receipt)."""
+
+    origin: Origin
+
+
+Parcel = BatchParcel | DirectParcel | PoisonParcel | HelloParcel | StatusParcel | PassedParcel
 
 
 _PARCEL_BYTES = 1_000  # objects around a payload

@@ -7,7 +7,7 @@ out to be impossible that state is thrown away and rebuilt from the database: on
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -45,14 +45,22 @@ class Receipts:
     def __init__(self, keep: int) -> None:
         self._known: OrderedDict[bytes, None] = OrderedDict()  # oldest first
         self._keep = keep
+        self._stored = 0
 
-    def load(self, blocks: Iterable[bytes]) -> None:
-        self._known.clear()
-        for block in blocks:
-            for start in range(0, len(block), DIGEST_BYTES):
-                self.add(block[start : start + DIGEST_BYTES])
+    def load(self, block: bytes) -> None:
+        """Add digests as they were stored, one after the other."""
+        for start in range(0, len(block), DIGEST_BYTES):
+            self.add(block[start : start + DIGEST_BYTES])
+
+    def is_trim_due(self) -> bool:
+        """Whether the store holds a good deal more than is kept; asked when it is going to be trimmed then."""
+        is_due = self._stored > self._keep + self._keep // 4
+        if is_due:
+            self._stored = self._keep
+        return is_due
 
     def add(self, digest: bytes) -> None:
+        self._stored += 1
         known = self._known
         if digest in known:  # after a broker's restart packet ids, and so digests, come again: the newest counts
             known.move_to_end(digest)
@@ -70,7 +78,7 @@ class State:
     """What a worker knows between commits; all of it can be read back from the database."""
 
     engine: Engine
-    receipts: Receipts
+    receipts: Mapping[int, Receipts]  # by lane; has every lane it is asked for
     watermarks: Watermarks
     rollup: Rollup = field(default_factory=Rollup)
     cursors: dict[CursorKey, int] = field(default_factory=dict)
@@ -122,13 +130,13 @@ class Planner:
         for parcel in parcels:
             self._take(parcel)
             origin = parcel.origin
-            self._answers.generation = origin.generation
             if origin.packet_id:
-                self._answers.packet_ids.append(origin.packet_id)
+                self._answers.pubacks.setdefault((origin.lane, origin.generation), []).append(origin.packet_id)
         self._flush_direct()
         commit = self._commit
         commit.steps = list(self._steps.values())
         commit.heard = sorted(self._heard)
+        commit.trims = [lane for lane in commit.digests if self._state.receipts[lane].is_trim_due()]
         grouped = _joined(self._columns)
         fed = self._state.engine.feed(grouped)
         commit.rows = _for_storage(SeriesBatch(grouped.series, grouped.time_us, grouped.value, fed.quality))
@@ -145,7 +153,7 @@ class Planner:
             self._poison(parcel)
         elif isinstance(parcel, HelloParcel):
             self._hello(parcel)
-        else:
+        elif isinstance(parcel, StatusParcel):
             self._status(parcel)
 
     # --- class A: batches with sequence numbers ---
@@ -242,11 +250,13 @@ class Planner:
 
     def _direct_message(self, parcel: DirectParcel) -> None:
         tally = self._commit.tally
-        if parcel.origin.duplicate and parcel.digest in self._state.receipts:
+        lane = parcel.origin.lane
+        receipts = self._state.receipts[lane]
+        if parcel.origin.duplicate and parcel.digest in receipts:
             tally.duplicates += 1
             return
-        self._state.receipts.add(parcel.digest)
-        self._commit.digests.append(parcel.digest)
+        receipts.add(parcel.digest)
+        self._commit.digests.setdefault(lane, []).append(parcel.digest)
         self._state.watermarks.direct(parcel.device)
         ids = self._registry.ids
         for name, reading in zip(parcel.names, parcel.readings, strict=True):

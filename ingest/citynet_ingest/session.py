@@ -18,7 +18,6 @@ from typing import Protocol
 import mqtt5
 
 from citynet.errors import CitynetError
-from citynet.runtime import log
 from citynet.runtime.settings import BrokerEndpoint, TlsSettings
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -29,7 +28,6 @@ _GRANTED = (
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE,
     mqtt5.SubAckReasonCode.GRANTED_QOS_EXACTLY_ONCE,
 )
-_log = log.get("session")
 
 
 class BrokerRefusedError(CitynetError):
@@ -47,6 +45,12 @@ class Listener(Protocol):
         """Everything that came with one read of the socket was given to `received`."""
 
     def lost(self) -> None: ...
+
+    def failed(self, error: str) -> None:
+        """A connection ended or could not be made; it is tried again."""
+
+    def taken_over(self) -> None:
+        """The broker gave the session to somebody else. It is not connected again before `Session.allow`."""
 
 
 class Session:
@@ -87,7 +91,8 @@ class Session:
         self._outstanding: set[int] = set()
         self._outstanding_max = 20
         self._packet_id = 0
-        self._outage = log.OutageLog(_log, "broker")
+        self._allowed = asyncio.Event()
+        self._allowed.set()
 
     @property
     def is_connected(self) -> bool:
@@ -100,21 +105,27 @@ class Session:
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                     link = await self._open()
-                self._outage.worked()
                 pause = _RETRY_S_MIN
                 await self._live(link)
-                self._outage.failed("connection closed" if link.error is None else link.error)
-            except (OSError, TimeoutError, BrokerRefusedError) as error:
-                self._outage.failed(str(error) or type(error).__name__)
+                error = link.error or "connection closed"
+            except (OSError, TimeoutError, BrokerRefusedError) as found:
+                error = str(found) or type(found).__name__
             if self._closing.is_set():
                 break
+            self._listener.failed(error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(pause * 2, self._retry_s_max)
+            await self._allowed.wait()
+
+    def allow(self) -> None:
+        """The session is ours after all: connect again."""
+        self._allowed.set()
 
     def close(self) -> None:
         """Disconnect; the broker keeps the session. What is in flight comes again at the next connect."""
         self._closing.set()
+        self._allowed.set()
         if self._link is not None:
             self._link.write(mqtt5.DisconnectPacket().write())
             self._link.close()
@@ -184,7 +195,6 @@ class Session:
         self._outstanding_max = max(1, min(answer.receive_max, 1_000))
         self._link = link
         link.write(mqtt5.SubscribePacket(self._next_packet_id(), self._filters).write())
-        _log.info("broker-connected", generation=self._generation, session_present=answer.session_present)
         self._listener.connected(self._generation, answer.session_present)
         self._flush()
 
@@ -226,6 +236,9 @@ class Session:
             if refused:
                 link.fail(f"subscription refused: {', '.join(refused).lower()}")
         elif isinstance(packet, mqtt5.DisconnectPacket):
+            if packet.reason_code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER:
+                self._allowed.clear()
+                self._listener.taken_over()
             link.fail(f"broker disconnected us: {packet.reason_code.name.lower().replace('_', '-')}")
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from citynet.formats import THINGSBOARD, is_known
 from citynet.ids import SHARDS
 from citynet.runtime.settings import Table, table_config
+from citynet_ingest.lanes import LANES, dealt, lanes_of
 
 
 class IngestSettings(Table):
@@ -17,9 +18,13 @@ class IngestSettings(Table):
 
     model_config = table_config("ingest")
 
-    shards: str = Field("0-63", description="Shards this worker owns: 'LOW-HIGH' or one number.")
+    shards: str = Field("0-63", description="Shards to own, 'LOW-HIGH': whole lanes of 8, such as 0-31.")
+    workers: int = Field(1, ge=1, le=LANES, description="Processes that share the shards, each with whole lanes.")
     receive_maximum: int = Field(
-        2_000, ge=1, le=65_535, description="Messages in flight without PUBACK; the broker queues the rest."
+        2_000,
+        ge=1,
+        le=65_535,
+        description="Messages in flight without PUBACK, in each of up to 8 sessions; the broker queues the rest.",
     )
     inflight_bytes_max: int = Field(
         64 << 20,
@@ -62,13 +67,25 @@ class IngestSettings(Table):
     )
     rules: list[Path] = Field(default_factory=list, description="Rule files besides the shipped packs.")
     shipped_rules: bool = Field(True, description="Arm the rule packs that come with citynet.")
-    metrics_port: int = Field(0, ge=0, le=65_535, description="Prometheus metrics on loopback; 0: none.")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Prometheus metrics on loopback; 0: none. Of several workers the first; the next ports are the others'.",
+    )
 
     @field_validator("shards")
     @classmethod
     def _check_shards(cls, text: str) -> str:
-        parse_shards(text)
+        lanes_of(parse_shards(text))
         return text
+
+    @field_validator("workers")
+    @classmethod
+    def _check_workers(cls, workers: int, info: ValidationInfo) -> int:
+        if "shards" in info.data:
+            dealt(parse_shards(info.data["shards"]), workers)
+        return workers
 
     @field_validator("direct_content_type")
     @classmethod

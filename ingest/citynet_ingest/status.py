@@ -9,8 +9,9 @@ from typing import Any
 
 from citynet.ids import SHARDS
 from citynet_ingest import maintain
-from citynet_ingest.committer import SHARD_LOCK
+from citynet_ingest.lanes import SHARDS_PER_LANE
 from citynet_ingest.maintain import Plan
+from citynet_ingest.ownership import LANE_LOCK
 from citynet_ingest.policies import What
 from citynet_ingest.storage_settings import StorageSettings
 from citynet_ingest.store import sql
@@ -65,7 +66,7 @@ def look(connection: Connection, server: Server, schema: dict[str, object], sett
     workers = [dict(zip(names, row, strict=True)) for row in connection.execute(sql.text("status_workers")).fetchall()]
     status.workers = [worker | {"at": worker["at"].isoformat()} for worker in workers]
     names = ("shard", "pid", "application", "client")
-    held = connection.execute(sql.text("status_shards"), {"lock": SHARD_LOCK}).fetchall()
+    held = connection.execute(sql.text("status_shards"), {"lock": LANE_LOCK, "size": SHARDS_PER_LANE}).fetchall()
     status.shards = [dict(zip(names, row, strict=True)) for row in held]
     failed = connection.execute(sql.text("status_failed_jobs")).fetchall() if server.timescale else []
     wal_bytes = _one(connection, "SELECT pg_size_bytes(current_setting('max_wal_size'))")[0]

@@ -140,7 +140,9 @@ def test_status_of_a_working_city(dsn: str, folder: Path, broker: EmbeddedMosqui
 
 def test_status_warns_in_words(connection: Connection) -> None:
     fill(connection, [day(1, NOW)])
-    connection.execute("INSERT INTO ingest_commit VALUES ('00-63', 7, now() - interval '1 hour')")
+    connection.execute(
+        "INSERT INTO ingest_claim (owner, lanes, number, at) VALUES ('00-63', '{0}', 7, now() - interval '1 hour')"
+    )
     warnings = db_json("status")["warnings"]
     assert "no ingest worker holds a shard: nothing is being stored" in warnings
     assert [text for text in warnings if text.startswith("worker 00-63 has not committed for 36")]

@@ -9,9 +9,7 @@ from contextlib import contextmanager
 
 import mqtt5
 
-from citynet.runtime.settings import load as load_settings
-from citynet_ingest.settings import IngestSettings, parse_shards
-from citynet_ingest.worker import filters_of
+from citynet_ingest.lanes import LANES, client_id, filters_of
 
 _WINDOW = 2_000
 _BLOCK = 200
@@ -20,8 +18,7 @@ _TIMEOUT_S = 60.0
 
 def worker_sessions() -> list[tuple[str, list[mqtt5.TopicFilter]]]:
     """Client ids and subscriptions of a worker with default settings: the one place of the benchmarks that knows them."""
-    settings = load_settings(IngestSettings)
-    return [(f"citynet-ingest-{settings.worker}", filters_of(parse_shards(settings.shards)))]
+    return [(client_id(lane), filters_of(lane)) for lane in range(LANES)]
 
 
 def open_session(port: int, client_id: str, filters: list[mqtt5.TopicFilter]) -> None:

@@ -53,9 +53,11 @@ class Partitions:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where commits go: the worker's name, the armed rules, how many receipts to keep, and what the server can do."""
+    """Where commits go: the worker's name and claim, the armed rules, how many receipts a lane keeps, and what the server
+    can do."""
 
     worker: str
+    claim: int
     rules: RuleSet
     receipts_keep: int
     has_columnstore: bool
@@ -69,9 +71,9 @@ def apply(connection: Connection, commit: Commit, target: Target) -> None:
     """
     hit("ingest.before-begin")
     with connection.transaction():
-        step = {"worker": target.worker, "number": commit.number}
+        step = {"claim": target.claim, "number": commit.number}
         if connection.execute(sql.text("commit_step"), step).rowcount != 1:
-            raise FencedError(f"worker {target.worker}: another process of the same shards has committed; stopping")
+            raise FencedError(f"worker {target.worker}: another ingest worker has taken our shards since; stopping")
         copy_rows(connection, commit.rows, has_columnstore=target.has_columnstore)
         copy_partials(connection, commit.partials)
         _cursors(connection, commit)
@@ -89,7 +91,7 @@ def apply(connection: Connection, commit: Commit, target: Target) -> None:
         if commit.transitions:
             _alerts(connection, commit.transitions, target.rules)
         if commit.snapshot is not None:
-            connection.execute(sql.text("snapshot_save"), {"worker": target.worker, "state": commit.snapshot})
+            connection.execute(sql.text("snapshot_save"), {"claim": target.claim, "state": commit.snapshot})
         hit("ingest.before-commit")
     hit("ingest.after-commit")
 
@@ -174,9 +176,10 @@ def _books(connection: Connection, commit: Commit, worker: str, receipts_keep: i
         if tally.stored or tally.dead_lettered or tally.duplicates:
             cursor.execute(sql.text("tally_add"), _fields(tally) | {"worker": worker})
         if commit.digests:
-            hashes = b"".join(commit.digests)
-            cursor.execute(sql.text("receipt_add"), {"worker": worker, "number": commit.number, "hashes": hashes})
-            cursor.execute(sql.text("receipt_trim"), {"worker": worker, "keep": receipts_keep})
+            hashes = [b"".join(digests) for digests in commit.digests.values()]
+            cursor.execute(sql.text("receipt_add"), {"lanes": list(commit.digests), "hashes": hashes})
+        if commit.trims:
+            cursor.execute(sql.text("receipt_trim"), {"lanes": commit.trims, "keep": receipts_keep})
 
 
 def _fields(row: object) -> dict[str, object]:
