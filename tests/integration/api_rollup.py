@@ -12,8 +12,8 @@ INSERT INTO {table} (time, series_id, n, usable, sum, min, max, first, last, fir
 SELECT b.at, r.series_id, count(*), count(*) FILTER (WHERE u.ok),
        coalesce(sum(r.value) FILTER (WHERE u.ok), 0),
        coalesce(min(r.value) FILTER (WHERE u.ok), 'NaN'), coalesce(max(r.value) FILTER (WHERE u.ok), 'NaN'),
-       coalesce((array_agg(r.value ORDER BY r.time) FILTER (WHERE u.ok))[1], 'NaN'),
-       coalesce((array_agg(r.value ORDER BY r.time DESC) FILTER (WHERE u.ok))[1], 'NaN'),
+       coalesce((array_agg(r.value ORDER BY r.time, r.value) FILTER (WHERE u.ok))[1], 'NaN'),
+       coalesce((array_agg(r.value ORDER BY r.time DESC, r.value DESC) FILTER (WHERE u.ok))[1], 'NaN'),
        coalesce(min(r.time) FILTER (WHERE u.ok), min(r.time)), coalesce(max(r.time) FILTER (WHERE u.ok), max(r.time))
 FROM reading r
 CROSS JOIN LATERAL (SELECT date_bin('1 {unit}', r.time, '2001-01-01 00:00+00') AS at) b

@@ -77,6 +77,24 @@ def test_every_width_gives_what_raw_readings_give_whatever_it_is_read_from(dsn: 
     asyncio.run(scenario())
 
 
+def test_first_and_last_of_readings_at_one_time_do_not_depend_on_the_source(dsn: str) -> None:
+    at = NOW - timedelta(seconds=30)
+    rows: Rows = [(at, value, quality) for value, quality in ((2.0, 0), (7.0, 64), (1.0, 64), (3.0, 0))]
+    rolled, raw = seeded(dsn, rows, rows, rolled_since=None)
+    with database(dsn) as connection:
+        api_seed.add_readings(connection, rolled, [(NOW, 0.0, 0)])
+        api_rollup.fill(connection, [rolled])
+
+    async def scenario() -> None:
+        async with running(dsn) as client:
+            for series in (rolled, raw):
+                asked = {**span_of(0.01), "bucket": "1m"}
+                (bucket,) = (await client.get(f"/v1/series/{series}/readings", params=asked)).json()["buckets"]
+                assert (bucket["first"], bucket["last"], bucket["count"]) == (1.0, 7.0, 4)
+
+    asyncio.run(scenario())
+
+
 def test_auto_is_raw_where_readings_are_few_and_else_keeps_to_the_points_and_the_spike(dsn: str) -> None:
     dense: Rows = [(NOW - timedelta(seconds=10 * k + 5), math.sin(k / 50), 0) for k in range(3 * 8640)]
     dense[17_777] = (dense[17_777][0], 99.0, 0)

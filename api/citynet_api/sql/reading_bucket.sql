@@ -2,7 +2,7 @@
 -- citynet_api.sources says: hour partials, minute partials, or raw rows. OFFSET 0 keeps each look-up an index range of one
 -- series, whatever the statistics say; the constant bounds let the planner leave out partitions and chunks.
 -- Readings that are bad or not finite count in n and take no part in the figures. A sum beyond a double's range is infinite
--- instead of an error.
+-- instead of an error. First and last are those of least and greatest (time, value), as in the rollups.
 WITH stretch AS MATERIALIZED (
     SELECT * FROM unnest(%(ids)s::integer[], %(sources)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
         AS s (id, source, start_at, end_at)
@@ -35,11 +35,11 @@ WITH stretch AS MATERIALIZED (
         SELECT date_bin(make_interval(secs => %(bucket_s)s::integer), r.time, timestamptz '2001-01-01 00:00+00') AS at,
                count(*) AS n,
                count(*) FILTER (WHERE f.usable) AS usable,
-               sum(CASE WHEN r.value > 1e290 THEN 'infinity' WHEN r.value < -1e290 THEN '-infinity' ELSE r.value END)
+               sum(CASE WHEN r.value > 1e300 THEN 'infinity' WHEN r.value < -1e300 THEN '-infinity' ELSE r.value END)
                    FILTER (WHERE f.usable) AS sum,
                min(r.value) FILTER (WHERE f.usable) AS min,
                max(r.value) FILTER (WHERE f.usable) AS max,
-               array_agg(r.value ORDER BY r.time) FILTER (WHERE f.usable) AS usables,
+               array_agg(r.value ORDER BY r.time, r.value) FILTER (WHERE f.usable) AS usables,
                min(r.time) FILTER (WHERE f.usable) AS first_at,
                max(r.time) FILTER (WHERE f.usable) AS last_at
         FROM reading r
@@ -57,8 +57,8 @@ SELECT id, at, sum(n)::bigint AS count, sum(usable)::bigint AS usable,
        max(max) FILTER (WHERE usable > 0) AS max,
        sum(CASE WHEN sum > 1e300 THEN 'infinity' WHEN sum < -1e300 THEN '-infinity' ELSE sum END)
            FILTER (WHERE usable > 0) / nullif(sum(usable), 0) AS avg,
-       (array_agg(first ORDER BY first_at) FILTER (WHERE usable > 0))[1] AS first,
-       (array_agg(last ORDER BY last_at DESC) FILTER (WHERE usable > 0))[1] AS last
+       (array_agg(first ORDER BY first_at, first) FILTER (WHERE usable > 0))[1] AS first,
+       (array_agg(last ORDER BY last_at DESC, last DESC) FILTER (WHERE usable > 0))[1] AS last
 FROM part
 GROUP BY id, at
 ORDER BY id, at
