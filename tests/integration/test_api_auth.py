@@ -24,6 +24,9 @@ PATHS = [
     ("GET", "/v1/series", None, "viewer"),
     ("GET", "/v1/series/1", None, "viewer"),
     ("GET", "/v1/series/1/readings", None, "viewer"),
+    ("GET", "/v1/readings?series=1", None, "viewer"),
+    ("GET", "/v1/latest", None, "viewer"),
+    ("GET", "/v1/completeness", None, "viewer"),
     ("GET", "/v1/gateways", None, "viewer"),
     ("GET", "/v1/summary", None, "viewer"),
     ("GET", "/v1/dead-letters", None, "operator"),
@@ -59,7 +62,10 @@ def test_every_documented_path_is_in_the_matrix(dsn: str) -> None:
             documented = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
             known = {NOWHERE: "/v1/alerts/{alert_id}", f"{NOWHERE}/ack": "/v1/alerts/{alert_id}/ack"}
             known |= {"/v1/devices/none": "/v1/devices/{name}", "/v1/series/1": "/v1/series/{series_id}"}
-            known |= {"/v1/series/1/readings": "/v1/series/{series_id}/readings"}
+            known |= {
+                "/v1/series/1/readings": "/v1/series/{series_id}/readings",
+                "/v1/readings?series=1": "/v1/readings",
+            }
             stated = {(method, known.get(path, path)) for method, path, _, _ in PATHS}
             open_to_all = {("GET", "/health"), ("GET", "/ready"), ("GET", "/metrics")}
             assert documented == stated | open_to_all | {("GET", "/v1/alerts/stream")}
