@@ -12,6 +12,8 @@ import typer
 from citynet.runtime import metrics
 from citynet.runtime.command import ConfigOption, command, start_logging
 from citynet.runtime.settings import BrokerSettings, DatabaseSettings, load
+from citynet_ingest.push import server
+from citynet_ingest.push.settings import PushSettings
 from citynet_ingest.settings import IngestSettings
 from citynet_ingest.worker import Worker, prepare_database
 from citynet_rules.spec import RuleSet, library_paths, load_rules
@@ -39,6 +41,22 @@ def run(
     rules = load_rules([*(library_paths() if settings.shipped_rules else []), *settings.rules])
     metrics.serve(settings.metrics_port)
     asyncio.run(_serve(settings, broker, database, rules))
+
+
+@app.command("http")
+@command
+def serve_http(
+    config: ConfigOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+) -> None:
+    """Take batches and pushed messages over HTTP until SIGTERM; answer 200 after COMMIT."""
+    settings = load(PushSettings, config, {"host": host, "port": port})
+    broker = load(BrokerSettings, config)
+    database = load(DatabaseSettings, config)
+    start_logging(config, "push")
+    metrics.serve(settings.metrics_port)
+    server.run(settings, broker, database.conninfo())
 
 
 async def _serve(settings: IngestSettings, broker: BrokerSettings, database: DatabaseSettings, rules: RuleSet) -> None:

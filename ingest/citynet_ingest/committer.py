@@ -25,7 +25,7 @@ from citynet.runtime import log
 from citynet_ingest.commit import Answers, Commit
 from citynet_ingest.copybody import days_of
 from citynet_ingest.parcel import BatchParcel, DirectParcel, Parcel
-from citynet_ingest.plan import Planner, Receipts, State, cursor_keys, names_of
+from citynet_ingest.plan import Planner, Receipts, State, cursor_keys, message_keys, names_of
 from citynet_ingest.registry import Registry
 from citynet_ingest.settings import IngestSettings, parse_shards
 from citynet_ingest.store import sql
@@ -46,6 +46,7 @@ _PROBES = """
         ('client_connection_check_interval', '5s')
     ) AS probe (name, value)"""  # the server notices in half a minute that we are gone, and lets go of our locks
 _RECENT = dt.timedelta(hours=1)  # without a snapshot conditions older than this start afresh
+_TRIM_S = 10.0  # so often message keys that are past their time are removed
 _RECOVER_ROWS = 100_000
 _RECOVER_TIMEOUT = "600s"  # re-reading what the engine missed may take longer than a commit may
 _log = log.get("committer")
@@ -86,6 +87,7 @@ class Committer:
         self._receipts_keep = 2 * settings.receive_maximum
         self._number = 0
         self._snapshot_at = 0.0
+        self._trimmed_at = 0.0
         self._has_columnstore = False
         self._outage = log.OutageLog(_log, "database")
         self._has_owned = False
@@ -211,8 +213,12 @@ class Committer:
         parcel = parcels[0]
         rows = self._rows(parcel)
         refused = self._refused(rows, np.arange(len(rows)))
-        if not refused:
-            raise CitynetError(f"the database refuses a message for another reason than its readings: {error}")
+        if not refused:  # another worker may have stored the same key first; it is found at the second try
+            try:
+                return [self._process([parcel])]
+            except _RefusedError:
+                reason = f"the database refuses a message for another reason than its readings: {error}"
+                raise CitynetError(reason) from None
         return [self._process([condemned(parcel, refused, error)])]
 
     def _rows(self, parcel: Parcel) -> SeriesBatch:
@@ -268,6 +274,11 @@ class Committer:
             )
             rows = {(str(g), str(s), int(str(e))): int(str(seq)) for g, s, e, seq in found.fetchall()}
             self.state.cursors.update({key: rows.get(key, 0) for key in unknown})
+        wanted = message_keys(parcels)
+        self.state.keys.clear()
+        if wanted:
+            known = connection.execute(sql.text("message_key_find"), {"digests": wanted}).fetchall()
+            self.state.keys.update((_bytes(digest), _bytes(body)) for digest, body in known)
         missing = self._registry.missing(names_of(parcels))
         if missing:
             self.state.engine.bind(self._registry.add(connection, missing))
@@ -311,6 +322,10 @@ class Committer:
         due = time.monotonic() - self._snapshot_at > self._settings.snapshot_s
         if transitions or due:
             self._store(Commit(self._number + 1, SeriesBatch.empty(), transitions=transitions))
+        if time.monotonic() - self._trimmed_at > _TRIM_S:
+            self._trimmed_at = time.monotonic()
+            keep = {"keep_s": self._settings.message_key_s}
+            self._retry(lambda: self._open().execute(sql.text("message_key_trim"), keep))
 
     def _retry(self, action: Callable[[], T]) -> T:
         """Do it; on connection-class errors again, with backoff, until it works or the worker stops."""

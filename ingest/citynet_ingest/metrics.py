@@ -18,5 +18,12 @@ COMMIT_S = Histogram(
     registry=REGISTRY,
 )
 COPIED = Counter("citynet_ingest_copied", "Readings copied, by the way they took and why.", ["way"], registry=REGISTRY)
+PUSH_REQUESTS = Counter(
+    "citynet_push_requests", "Requests to the HTTP front, by path and status.", ["path", "status"], registry=REGISTRY
+)
+PUSH_S = Histogram(
+    "citynet_push_seconds", "A request until its answer.", ["path"], buckets=_BUCKETS_S, registry=REGISTRY
+)
+PUSH_INFLIGHT = Gauge("citynet_push_inflight", "Requests that wait for their COMMIT.", registry=REGISTRY)
 DATABASE_UP = Gauge("citynet_ingest_database_up", "1 while the database answers.", registry=REGISTRY)
 INFLIGHT_BYTES = Gauge("citynet_ingest_inflight_bytes", "Bytes received and not yet acknowledged.", registry=REGISTRY)

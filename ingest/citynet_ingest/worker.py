@@ -30,6 +30,7 @@ from citynet_ingest.intake import Intake
 from citynet_ingest.parcel import Parcel, size_of, weight_of
 from citynet_ingest.session import Session
 from citynet_ingest.settings import IngestSettings, parse_shards
+from citynet_ingest.sources import Sources
 from citynet_ingest.store.migrate import migrate
 from citynet_ingest.watermarks import Watermarks
 from citynet_rules.spec import RuleSet
@@ -105,12 +106,13 @@ class Worker:
         self._database = database
         self._watermarks = Watermarks(int(settings.settle_s * 1e6), int(settings.settle_after_connect_s * 1e6))
         self._committer = Committer(self._connect, settings, rules, self._watermarks)
-        self._intake = Intake(parse_shards(settings.shards), settings.direct_content_type)
+        sources = Sources(settings.sources)
+        self._intake = Intake(parse_shards(settings.shards), settings.direct_content_type, sources)
         self._inbox = Inbox(settings.commit_readings_max, settings.commit_messages_max)
         self._session = Session(
             broker.endpoint(),
             f"citynet-ingest-{settings.worker}",
-            filters_of(parse_shards(settings.shards)),
+            [*filters_of(parse_shards(settings.shards)), *sources.filters()],
             self,
             receive_maximum=settings.receive_maximum,
             keep_alive_s=settings.keep_alive_s,
@@ -202,6 +204,10 @@ class Worker:
             for (gateway, stream, epoch, ref), ack in answers.acks.items():
                 key = f"{gateway}/{stream}/{epoch}/{ref}/{ack.why}"
                 self._session.publish(key, topics.ack(gateway), control.encode(ack))
+            for reply in answers.replies:
+                key = f"{reply.topic}/{reply.correlation.hex()}"
+                body = control.encode(reply.outcome)
+                self._session.publish(key, reply.topic, body, correlation_data=reply.correlation)
 
     def _release(self, generation: int, weight: int) -> None:
         """Parcels of this weight, all of one connection, are done with."""
@@ -259,7 +265,7 @@ def filters_of(shards: range) -> list[mqtt5.TopicFilter]:
     """
     once = mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS
     every = ["+"] if len(shards) == 64 else [f"{shard:02d}" for shard in shards]
-    data = [f"{topics.ROOT}/{kind}/{shard}/+" for kind in ("up", "dev") for shard in every]
+    data = [f"{topics.ROOT}/{kind}/{shard}/+" for kind in ("up", "dev", "push") for shard in every]
     qos = mqtt5.QoS.AT_LEAST_ONCE
     return [
         *(mqtt5.TopicFilter(f, max_qos=qos, retain_handling=once, retain_as_published=False) for f in data),
