@@ -19,6 +19,7 @@ from citynet.runtime import child
 from citynet.runtime.embedded import EmbeddedMosquitto
 from tests.ingest import wait_for
 
+READY_S = 90.0
 ANSWER_S = 60.0  # the machine of a test may be slow; a test of the deadline sets its own
 
 
@@ -29,6 +30,7 @@ class Front:
         self.port = child.free_port()
         self.dsn = dsn
         self.log = folder / "push.log"
+        self._probe = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=5)
         lines = [f"{key} = {json.dumps(value)}" for key, value in {"answer_s": ANSWER_S, **settings}.items()]
         config = folder / "push.toml"
         head = f"[broker]\nport = {broker_port}\n[database]\ndsn = {json.dumps(dsn)}\n[push]\nport = {self.port}\n"
@@ -41,10 +43,14 @@ class Front:
 
     def ready(self) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/ready").status_code == 200
+            return self._probe.get("/ready").status_code == 200
         except httpx.TransportError:
             assert self.process.poll() is None, self.log.read_text()
             return False
+
+    def close(self) -> None:
+        self._probe.close()
+        child.stop(self.process)
 
     def client(self, source: str) -> httpx.Client:
         """A client with a token of this source."""
@@ -68,7 +74,7 @@ def front_running(
     """An HTTP front that is connected to the broker; stopped at the end."""
     front = Front(folder, broker.port, dsn, settings or {}, sources)
     try:
-        wait_for(front.ready, "the HTTP front is ready")
+        wait_for(front.ready, "the HTTP front is ready", READY_S)
         yield front
     finally:
-        child.stop(front.process)
+        front.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import psycopg
 import typer
@@ -11,8 +12,28 @@ from citynet.errors import CitynetError
 from citynet.runtime.command import ConfigOption, JsonOption, command
 from citynet.runtime.settings import DatabaseSettings, load
 from citynet_ingest.store import migrate as migrations
+from citynet_ingest.store import sql
 
 app = typer.Typer(no_args_is_help=True, help="Migrate the database; show its state.")
+
+
+@app.command()
+@command
+def uplinks(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many devices, most missing first.")] = 100,
+) -> None:
+    """List devices by the uplinks that their frame counters passed over."""
+    with connect(load(DatabaseSettings, config)) as connection:
+        rows = connection.execute(sql.text("uplink_list"), {"limit": limit}).fetchall()
+    names = ("device", "received", "missing", "restarts", "counter", "last_at")
+    if as_json:
+        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
+        return
+    print(f"{'DEVICE':20} {'RECEIVED':>10} {'MISSING':>10} {'RESTARTS':>9} {'COUNTER':>10} LAST")
+    for device, received, missing, restarts, counter, last_at in rows:
+        print(f"{device:20} {received:>10} {missing:>10} {restarts:>9} {counter:>10} {last_at}")
 
 
 def connect(settings: DatabaseSettings) -> psycopg.Connection[tuple[object, ...]]:
