@@ -12,7 +12,6 @@ import typer
 from citynet.runtime import metrics
 from citynet.runtime.command import ConfigOption, command, start_logging
 from citynet.runtime.settings import BrokerSettings, DatabaseSettings, load
-from citynet_ingest.push import server
 from citynet_ingest.push.settings import PushSettings
 from citynet_ingest.settings import IngestSettings
 from citynet_ingest.worker import Worker, prepare_database
@@ -51,6 +50,8 @@ def serve_http(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
 ) -> None:
     """Take batches and pushed messages over HTTP until SIGTERM; answer 200 after COMMIT."""
+    from citynet_ingest.push import server  # noqa: PLC0415  (a worker does not load a web server)
+
     settings = load(PushSettings, config, {"host": host, "port": port})
     broker = load(BrokerSettings, config)
     database = load(DatabaseSettings, config)

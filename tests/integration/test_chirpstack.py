@@ -70,7 +70,9 @@ def test_an_uplink_is_stored_once_however_often_it_is_sent(
         for counter in (1, 1, 2, 5, 5, 0, 3):  # repeated, three passed over in two places, joined anew in between
             peer.publish(TOPIC, uplink(counter), "", wait=False)
         peer.publish(TOPIC, b"{", "")  # the last one
-        wait_for(lambda: query(dsn, "SELECT 1 FROM dead_letter"), "the last message is dealt with")
+        wait_for(
+            lambda: query(dsn, "SELECT 1 FROM dead_letter"), f"the last message is dealt with:\n{process.tail()}", 120
+        )
     finally:
         process.kill()
     assert levels(dsn) == [0.0, 1.0, 2.0, 3.0, 5.0]

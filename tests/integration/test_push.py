@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import random
+import secrets
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
-from citynet import formats, wire
+from citynet import formats, topics, wire
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
+from citynet_ingest.store.migrate import migrate
 from tests.ingest import IngestProcess, ingest_running, now_us, query, some_readings, stored
 from tests.push import Front, front_running
 
@@ -27,24 +33,44 @@ format = "chirpstack"
 """
 
 
-@pytest.fixture
-def ingest(folder: Path, broker: EmbeddedMosquitto, dsn: str) -> Iterator[IngestProcess]:
-    with ingest_running(folder, broker, dsn) as process:
-        yield process
+@dataclass(frozen=True)
+class Stage:
+    """A broker, a database, a worker and a front that the quiet tests share, each under sources of its own."""
+
+    dsn: str
+    ingest: IngestProcess
+    front: Front
+
+    def values(self, source: str) -> list[float]:
+        return sorted(value for name, _, value, _ in stored(self.dsn) if name.startswith(f"{source}/"))
+
+    def dead(self, topic: str) -> list[tuple[str, bytes]]:
+        found = query(self.dsn, "SELECT reason, payload FROM dead_letter WHERE topic = %s ORDER BY id", topic)
+        return [(str(reason), bytes(payload)) for reason, payload in found]
 
 
-@pytest.fixture
-def front(ingest: IngestProcess, folder: Path, broker: EmbeddedMosquitto, dsn: str) -> Iterator[Front]:
-    with front_running(folder, broker, dsn, sources=SOURCES) as process:
-        yield process
+@pytest.fixture(scope="module")
+def stage(server_dsn: str) -> Iterator[Stage]:
+    name = f"citynet_test_{secrets.token_hex(6)}"
+    with psycopg.connect(server_dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    dsn = make_conninfo(server_dsn, dbname=name)
+    migrate(dsn)
+    with tempfile.TemporaryDirectory(prefix="citynet-test-", ignore_cleanup_errors=True) as path:
+        folder = Path(path)
+        folder.chmod(0o711)
+        with (
+            EmbeddedMosquitto(folder / "broker") as broker,
+            ingest_running(folder, broker, dsn) as ingest,
+            front_running(folder, broker, dsn, sources=SOURCES) as front,
+        ):
+            yield Stage(dsn, ingest, front)
+    with psycopg.connect(server_dsn, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 def body_of(value: float) -> bytes:
     return b'{"ts": %d, "values": {"level_m": %r}}' % (now_us() // 1000, value)
-
-
-def values(dsn: str) -> list[float]:
-    return sorted(value for _, _, value, _ in stored(dsn))
 
 
 def kind_of(response: httpx.Response) -> tuple[int, str]:
@@ -56,9 +82,9 @@ def batch(seq0: int, readings: list[Reading], gateway: str = "gw-h") -> bytes:
     return wire.encode(wire.Header(gateway, "telemetry", 7, seq0, len(readings)), readings)
 
 
-def test_a_message_is_stored_once_by_its_key_and_as_often_as_it_is_sent_without(front: Front, dsn: str) -> None:
+def test_a_message_is_stored_once_by_its_key_and_as_often_as_it_is_sent_without(stage: Stage) -> None:
     json = {"Content-Type": "application/json"}
-    with front.client("plant-1") as client:
+    with stage.front.client("plant-1") as client:
         once = {**json, "Idempotency-Key": "order-1"}
         first, second = (client.post("/v1/push/plant-1", content=b'{"a": 1}', headers=once) for _ in range(2))
         assert (first.status_code, first.json()) == (200, {"stored": 1, "dead_lettered": 0, "duplicate": False})
@@ -67,32 +93,32 @@ def test_a_message_is_stored_once_by_its_key_and_as_often_as_it_is_sent_without(
         assert kind_of(other) == (422, "idempotency-key-reused")
         for _ in range(2):  # two honest messages that look the same
             assert client.post("/v1/push/plant-1", content=b'{"a": 3}', headers=json).json()["stored"] == 1
-    assert values(dsn) == [1.0, 3.0, 3.0]
-    assert query(dsn, "SELECT reason, payload FROM dead_letter") == [("idempotency-key-reused", b'{"a": 2}')]
-    with front.client("nbiot-1") as client:
+    assert stage.values("plant-1") == [1.0, 3.0, 3.0]
+    assert stage.dead(topics.push("plant-1")) == [("idempotency-key-reused", b'{"a": 2}')]
+    with stage.front.client("nbiot-1") as client:
         answers = [client.post("/v1/push/nbiot-1", content=b'{"b": 9}', headers=json) for _ in range(2)]
     assert [(answer.status_code, answer.json().get("duplicate")) for answer in answers] == [(200, False), (200, True)]
-    assert values(dsn) == [1.0, 3.0, 3.0, 9.0]
+    assert stage.values("nbiot-1") == [9.0]
 
 
-def test_poison_is_answered_and_kept(front: Front, dsn: str) -> None:
-    with front.client("plant-1") as client:
-        broken = client.post("/v1/push/plant-1", content=b"{", headers={"Content-Type": formats.THINGSBOARD})
+def test_poison_is_answered_and_kept(stage: Stage) -> None:
+    with stage.front.client("plant-2") as client:
+        broken = client.post("/v1/push/plant-2", content=b"{", headers={"Content-Type": formats.THINGSBOARD})
         assert (broken.status_code, broken.json()["dead_lettered"], broken.json()["reason"]) == (200, 1, "bad-json")
         half = b'[{"n":"a","v":1},{"n":"b","vs":"x"}]'
-        mixed = client.post("/v1/push/plant-1", content=half, headers={"Content-Type": formats.SENML}).json()
+        mixed = client.post("/v1/push/plant-2", content=half, headers={"Content-Type": formats.SENML}).json()
         assert (mixed["stored"], mixed["dead_lettered"], mixed["where"]) == (1, 1, "$[1].vs")
-    assert [name for name, *_ in stored(dsn)] == ["plant-1/a"]
-    assert query(dsn, "SELECT count(*) FROM dead_letter") == [(2,)]
+    assert stage.values("plant-2") == [1.0]
+    assert [reason for reason, _ in stage.dead(topics.push("plant-2"))] == ["bad-json", "not-a-number"]
 
 
-def test_requests_that_are_refused(front: Front, dsn: str) -> None:
+def test_requests_that_are_refused(stage: Stage) -> None:
     kind = "Content-Type"
-    json, html, path = {kind: "application/json"}, {kind: "text/html"}, "/v1/push/plant-1"
-    with front.client("plant-1") as client:
+    json, html, path = {kind: "application/json"}, {kind: "text/html"}, "/v1/push/plant-3"
+    with stage.front.client("plant-3") as client:
         long_key, packed = {**json, "Idempotency-Key": "x" * 256}, {**json, "Content-Encoding": "gzip"}
         refused = [
-            (client.post("/v1/push/plant-2", content=b"{}", headers=json), (403, "forbidden")),
+            (client.post("/v1/push/plant-x", content=b"{}", headers=json), (403, "forbidden")),
             (client.post(path, content=b"x", headers=html), (415, "unsupported-media-type")),
             (client.post("/v1/batches", content=b"x", headers={kind: formats.SENML}), (415, "unsupported-media-type")),
             (client.post(path, content=b"{}", headers=packed), (415, "unsupported-media-type")),
@@ -103,19 +129,19 @@ def test_requests_that_are_refused(front: Front, dsn: str) -> None:
             (client.get(path), (405, "method-not-allowed")),
             (client.post("/v1/nothing"), (404, "not-found")),
         ]
-        admin = {**json, "Authorization": f"Bearer {front.token('root', 'admin')}"}
+        admin = {**json, "Authorization": f"Bearer {stage.front.token('root', 'admin')}"}
         refused += [
             (client.post(path, content=b"{}", headers=headers), (401, "unauthenticated"))
             for headers in ({**json, "Authorization": "Bearer none"}, admin)
         ]
     assert [kind_of(response) for response, _ in refused] == [expected for _, expected in refused]
-    assert query(dsn, "SELECT count(*) FROM dead_letter") == [(0,)]
+    assert stage.dead(topics.push("plant-3")) == []
 
 
-def test_batches_keep_their_sequence(front: Front, dsn: str) -> None:
+def test_batches_keep_their_sequence(stage: Stage) -> None:
     readings = some_readings(60, now_us() - 600_000_000)
     cbor = {"Content-Type": wire.CBOR}
-    with front.client("gw-h") as client:
+    with stage.front.client("gw-h") as client:
         first = client.post("/v1/batches", content=batch(1, readings[:20]), headers=cbor)
         assert (first.status_code, first.json()["seq"], first.json()["stored"]) == (200, 20, 20)
         again = client.post("/v1/batches", content=batch(1, readings[:20]), headers=cbor).json()
@@ -125,41 +151,41 @@ def test_batches_keep_their_sequence(front: Front, dsn: str) -> None:
         assert gap.json()["seq"] == 20
         rest = client.post("/v1/batches", content=batch(11, readings[10:]), headers=cbor).json()
         assert (rest["seq"], rest["stored"]) == (60, 40)
-        broken = wire.encode(wire.Header("gw-h", "telemetry", 7, 61, 2), [], content_type=wire.JSON)
+        broken = b'{"v": 1, "gw": "gw-h", "st": "telemetry", "ep": 7, "s0": 61, "n": 2}'
         poison = client.post("/v1/batches", content=broken, headers={"Content-Type": wire.JSON}).json()
         assert (poison["seq"], poison["stored"], poison["dead_lettered"]) == (62, 0, 2)
         foreign = client.post("/v1/batches", content=batch(63, readings[:1], "gw-x"), headers=cbor)
         assert (kind_of(foreign), foreign.json()["reason"]) == ((422, "unreadable-batch"), "identity-mismatch")
-    assert len(stored(dsn)) == 60
-    assert query(dsn, "SELECT gateway, seq, stored, dead_lettered FROM stream_cursor") == [("gw-h", 62, 60, 2)]
+    assert len(stage.values("gas-1")) == 60
+    assert query(stage.dsn, "SELECT seq, stored, dead_lettered FROM stream_cursor WHERE epoch = 7") == [(62, 60, 2)]
 
 
-def test_a_hundred_at_once_each_stored_before_its_answer(front: Front, dsn: str) -> None:
+def test_a_hundred_at_once_each_stored_before_its_answer(stage: Stage) -> None:
     def push(number: int) -> bool:
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(number)}
-        response = client.post("/v1/push/plant-1", content=b'{"m%d": 1}' % number, headers=headers)
+        response = client.post("/v1/push/plant-4", content=b'{"m%d": 1}' % number, headers=headers)
         assert response.status_code == 200, response.text
         text = "SELECT 1 FROM reading r JOIN series s ON s.id = r.series_id WHERE s.metric = %s"
-        return query(dsn, text, f"m{number}") == [(1,)]
+        return query(stage.dsn, text, f"m{number}") == [(1,)]
 
-    with front.client("plant-1") as client, ThreadPoolExecutor(32) as pool:
+    with stage.front.client("plant-4") as client, ThreadPoolExecutor(32) as pool:
         assert all(pool.map(push, range(100)))
-    assert len(stored(dsn)) == 100
+    assert len(stage.values("plant-4")) == 100
 
 
-def test_random_bytes_never_break_it(front: Front, ingest: IngestProcess, dsn: str) -> None:
+def test_random_bytes_never_break_it(stage: Stage) -> None:
     rng = random.Random(7)
     kinds = [formats.THINGSBOARD, formats.SENML, formats.SENML_CBOR, formats.CHIRPSTACK]
-    with front.client("plant-1") as client:
+    with stage.front.client("plant-5") as client:
         for number in range(60):
             body = rng.randbytes(rng.randint(1, 200))
-            response = client.post("/v1/push/plant-1", content=body, headers={"Content-Type": kinds[number % 4]})
+            response = client.post("/v1/push/plant-5", content=body, headers={"Content-Type": kinds[number % 4]})
             assert response.status_code == 200, response.text
             response = client.post("/v1/batches", content=body, headers={"Content-Type": wire.CBOR})
             assert kind_of(response) == (422, "unreadable-batch")
-        ok = client.post("/v1/push/plant-1", content=body_of(1.0), headers={"Content-Type": "application/json"})
+        ok = client.post("/v1/push/plant-5", content=body_of(1.0), headers={"Content-Type": "application/json"})
         assert ok.json()["stored"] == 1
-    assert ingest.running.poll() is None
+    assert stage.ingest.running.poll() is None
 
 
 def test_too_many_at_once_of_one_source(folder: Path, broker: EmbeddedMosquitto, dsn: str) -> None:
@@ -198,4 +224,4 @@ def test_killed_before_its_answer_the_retry_with_its_key_stores_it_once(
         assert (
             answers[-1].json()["duplicate"] is True
         )  # the broker's redelivery was first, or the commit had gone through
-    assert values(dsn) == [5.0]
+    assert [value for _, _, value, _ in stored(dsn)] == [5.0]

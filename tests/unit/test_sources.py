@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from citynet import formats
@@ -89,6 +89,7 @@ def filters(draw: st.DrawFn) -> SourceSettings:
     return source("/".join(["x", *before, "{device}", *after, *draw(st.sampled_from([[], ["#"]]))]))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of a loaded machine
 @given(filters(), filters(), st.lists(st.sampled_from(["a", "b", "c"]), max_size=8))
 def test_no_topic_is_of_two_sources_that_do_not_overlap(
     one: SourceSettings, other: SourceSettings, rest: list[str]

@@ -17,7 +17,9 @@ class PushSource(BaseModel, extra="forbid", frozen=True):
     """One source that pushes: what it speaks where its content type does not say, and whether equal bodies are one message."""
 
     name: str = Field(description="the source, as in POST /v1/push/{source}")
-    format: str = Field("thingsboard", description="a content type, or chirpstack, senml, senml+cbor, thingsboard")
+    format: str = Field(
+        formats.THINGSBOARD, description="a content type, or chirpstack, senml, senml+cbor, thingsboard"
+    )
     dedupe: str = Field("key", pattern="^(key|body)$", description="key: by Idempotency-Key; body: an equal body too")
 
     @field_validator("name")
