@@ -16,6 +16,7 @@ from citynet.runtime.command import ConfigOption, command, start_logging
 from citynet.runtime.settings import BrokerSettings, DatabaseSettings, load
 from citynet_ingest.lanes import LANES, dealt, lanes_of, shards_text
 from citynet_ingest.ownership import StoppedError
+from citynet_ingest.push.settings import PushSettings
 from citynet_ingest.settings import IngestSettings, parse_shards
 from citynet_ingest.supervisor import Supervisor
 from citynet_ingest.worker import Worker, prepare_database
@@ -79,6 +80,24 @@ def _supervise(settings: IngestSettings, config: Path | None) -> int:
     if port:
         metrics.serve(port + len(commands))
     return supervisor.run(commands)
+
+
+@app.command("http")
+@command
+def serve_http(
+    config: ConfigOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+) -> None:
+    """Take batches and pushed messages over HTTP until SIGTERM; answer 200 after COMMIT."""
+    from citynet_ingest.push import server  # noqa: PLC0415  (a worker does not load a web server)
+
+    settings = load(PushSettings, config, {"host": host, "port": port})
+    broker = load(BrokerSettings, config)
+    database = load(DatabaseSettings, config)
+    start_logging(config, "push")
+    metrics.serve(settings.metrics_port)
+    server.run(settings, broker, database.conninfo())
 
 
 async def _serve(settings: IngestSettings, broker: BrokerSettings, database: DatabaseSettings, rules: RuleSet) -> None:

@@ -16,12 +16,32 @@ from citynet.runtime.command import ConfigOption, JsonOption, command
 from citynet.runtime.settings import DatabaseSettings, load
 from citynet_ingest import cli_holds, cli_policies, cli_status
 from citynet_ingest.store import migrate as migrations
+from citynet_ingest.store import sql
 from citynet_ingest.store.rebuild import rebuild
 
 app = typer.Typer(no_args_is_help=True, help="Migrate the database; show its state; the life of the data.")
 app.command("status")(cli_status.status)
 app.command("apply-policies")(cli_policies.apply_policies)
 app.add_typer(cli_holds.app, name="hold")
+
+
+@app.command()
+@command
+def uplinks(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many devices, most missing first.")] = 100,
+) -> None:
+    """List devices by the uplinks that their frame counters passed over."""
+    with connect(load(DatabaseSettings, config)) as connection:
+        rows = connection.execute(sql.text("uplink_list"), {"limit": limit}).fetchall()
+    names = ("device", "received", "missing", "restarts", "counter", "last_at")
+    if as_json:
+        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
+        return
+    print(f"{'DEVICE':20} {'RECEIVED':>10} {'MISSING':>10} {'RESTARTS':>9} {'COUNTER':>10} LAST")
+    for device, received, missing, restarts, counter, last_at in rows:
+        print(f"{device:20} {received:>10} {missing:>10} {restarts:>9} {counter:>10} {last_at}")
 
 
 def connect(settings: DatabaseSettings) -> psycopg.Connection[tuple[object, ...]]:

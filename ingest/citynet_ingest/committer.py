@@ -24,9 +24,9 @@ from citynet_ingest import checkpoint
 from citynet_ingest.commit import Answers, Commit
 from citynet_ingest.copybody import days_of
 from citynet_ingest.lanes import lanes_of
-from citynet_ingest.ownership import StoppedError, claim, formers, last_commit, lock
+from citynet_ingest.ownership import StoppedError, as_bytes, claim, formers, last_commit, lock
 from citynet_ingest.parcel import BatchParcel, DirectParcel, Parcel
-from citynet_ingest.plan import Planner, Receipts, State, cursor_keys, names_of
+from citynet_ingest.plan import Planner, Receipts, State, cursor_keys, message_keys, names_of
 from citynet_ingest.recovery import revive
 from citynet_ingest.registry import Registry
 from citynet_ingest.settings import IngestSettings, parse_shards
@@ -42,6 +42,7 @@ T = TypeVar("T")
 _PATIENCE_S = 3.0  # at the start; a killed predecessor's connection ends within milliseconds
 _PATIENCE_AGAIN_S = 60.0  # after a connection of our own was lost: longer than the server's probes take
 _RECOVER_PATIENCE_S = 900.0
+_TRIM_S = 10.0  # so often message keys that are past their time are removed
 _log = log.get("committer")
 
 
@@ -74,6 +75,7 @@ class Committer:
         self._claim = 0
         self._number = 0
         self._snapshot_at = 0.0
+        self._trimmed_at = 0.0
         self._has_columnstore = False
         self._outage = log.OutageLog(_log, "database")
         self._has_owned = False
@@ -174,8 +176,12 @@ class Committer:
         parcel = parcels[0]
         rows = self._rows(parcel)
         refused = self._refused(rows, np.arange(len(rows)))
-        if not refused:
-            raise CitynetError(f"the database refuses a message for another reason than its readings: {error}")
+        if not refused:  # another worker may have stored the same key first; it is found at the second try
+            try:
+                return [self._process([parcel])]
+            except _RefusedError:
+                reason = f"the database refuses a message for another reason than its readings: {error}"
+                raise CitynetError(reason) from None
         return [self._process([condemned(parcel, refused, error)])]
 
     def _rows(self, parcel: Parcel) -> SeriesBatch:
@@ -233,6 +239,11 @@ class Committer:
             )
             rows = {(str(g), str(s), int(str(e))): int(str(seq)) for g, s, e, seq in found.fetchall()}
             self.state.cursors.update({key: rows.get(key, 0) for key in unknown})
+        wanted = message_keys(parcels)
+        self.state.keys.clear()
+        if wanted:
+            known = connection.execute(sql.text("message_key_find"), {"digests": wanted}).fetchall()
+            self.state.keys.update((as_bytes(digest), as_bytes(body)) for digest, body in known)
         missing = self._registry.missing(names_of(parcels))
         if missing:
             self.state.engine.bind(self._registry.add(connection, missing))
@@ -285,6 +296,10 @@ class Committer:
         due = time.monotonic() - self._snapshot_at > self._settings.snapshot_s
         if transitions or due:
             self._store(Commit(self._number + 1, SeriesBatch.empty(), transitions=transitions))
+        if time.monotonic() - self._trimmed_at > _TRIM_S:
+            self._trimmed_at = time.monotonic()
+            keep = {"keep_s": self._settings.message_key_s}
+            self._retry(lambda: self._open().execute(sql.text("message_key_trim"), keep))
 
     def _retry(self, action: Callable[[], T], patience_s: float | None = None) -> T:
         """Do it; on connection-class errors again, with backoff, until it works or the worker stops.

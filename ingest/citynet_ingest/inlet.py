@@ -14,6 +14,7 @@ from citynet_ingest.lanes import client_id, filters_of, shards_of
 from citynet_ingest.parcel import size_of, weight_of
 from citynet_ingest.session import Session
 from citynet_ingest.settings import IngestSettings
+from citynet_ingest.sources import Sources
 
 
 class Owner(Protocol):
@@ -46,12 +47,13 @@ class Inlet:
         self.generation = 0
         self.inflight_bytes = 0
         self._owner = owner
-        self._intake = Intake(shards_of(lane), settings.direct_content_type, lane)
+        sources = Sources(settings.sources)
+        self._intake = Intake(shards_of(lane), settings.direct_content_type, sources, lane)
         self._arriving: list[Weighed] = []
         self.session = Session(
             broker.endpoint(),
             client_id(lane),
-            filters_of(lane),
+            [*filters_of(lane), *sources.filters()],
             self,
             receive_maximum=settings.receive_maximum,
             keep_alive_s=settings.keep_alive_s,

@@ -6,38 +6,44 @@ import zlib
 from hashlib import blake2b
 
 import mqtt5
+import msgspec
 
 from citynet import formats, topics, wire
 from citynet.batch import FUTURE_US_MAX, PAST_US_MAX, Batch
 from citynet.control import Hello, Status, decode
 from citynet.errors import DecodeError
-from citynet.formats import Reject
-from citynet.ids import SHARDS, shard_of
+from citynet.formats import Reject, Uplink
+from citynet.ids import SHARDS, check_id, shard_of
 from citynet.reading import Reading
 from citynet.skim import NamesMemory
 from citynet_ingest.parcel import (
     BatchParcel,
     DirectParcel,
     HelloParcel,
+    Key,
     Origin,
     Parcel,
     PassedParcel,
     PoisonParcel,
     StatusParcel,
 )
+from citynet_ingest.sources import Sources, content_type, unconfigured
 
 DIGEST_BYTES = 16
 _HEARD_BY_ALL = (topics.hello(""), topics.status(""))
+IDEMPOTENCY_KEY = "idempotency-key"  # user property of MQTT 5
+_OURS = f"{topics.ROOT}/"
 
 
 class Intake:
     """Turns packets into parcels for the shards of one lane."""
 
-    def __init__(self, shards: range, direct_content_type: str, lane: int = 0) -> None:
+    def __init__(self, shards: range, direct_content_type: str, sources: Sources, lane: int = 0) -> None:
         self._shards = shards
         self._lane = lane
         self._direct_content_type = direct_content_type
         self._names = NamesMemory()
+        self._sources = sources
 
     def take(self, packet: mqtt5.PublishPacket, generation: int, now_us: int) -> Parcel:
         """Understand a packet received at `now_us` (µs since 1970).
@@ -54,24 +60,34 @@ class Intake:
             packet.payload,
             self._lane,
         )
+        if packet.response_topic and topics.is_reply(packet.response_topic):
+            wanted = {"reply_topic": packet.response_topic, "correlation": packet.correlation_data or b""}
+            origin = msgspec.structs.replace(origin, **wanted)
         try:
-            topic = topics.parse(packet.topic)
-            if topic.kind in ("hello", "status"):  # not sharded by topic: every lane hears them, the gateway's answers
-                is_ours = shard_of(topic.ident) in self._shards
-                return self._control(origin, topic) if is_ours else PassedParcel(origin)
-            if packet.retain or topic.shard not in self._shards:
-                return PassedParcel(origin)
-            if topic.kind == "up":
-                return self._batch(origin, topic.ident)
-            if topic.kind == "dev":
-                return self._direct(origin, topic.ident)
-            raise DecodeError("unknown-topic", "topic", f"{topic.kind} is not for ingest")
+            return self._parcel(origin, packet)
         except wire.EnvelopeError as error:
             return PoisonParcel(origin, error.reason, error.where, error.detail, error.header)
         except DecodeError as error:
             if packet.topic.startswith(_HEARD_BY_ALL) and not self._takes_nobodys(packet.topic):
                 return PassedParcel(origin)
             return PoisonParcel(origin, error.reason, error.where, error.detail)
+
+    def _parcel(self, origin: Origin, packet: mqtt5.PublishPacket) -> Parcel:
+        """The parcel by its kind of topic. DecodeError: what is wrong with it."""
+        if not packet.topic.startswith(_OURS):
+            return PassedParcel(origin) if packet.retain else self._foreign(origin, packet)
+        topic = topics.parse(packet.topic)
+        if topic.kind in ("hello", "status"):  # not sharded by topic: every lane hears them, the gateway's answers
+            is_ours = shard_of(topic.ident) in self._shards
+            return self._control(origin, topic) if is_ours else PassedParcel(origin)
+        if packet.retain or topic.shard not in self._shards:
+            return PassedParcel(origin)
+        if topic.kind == "up":
+            return self._batch(origin, topic.ident)
+        if topic.kind in ("dev", "push"):
+            chosen = origin.content_type or self._direct_content_type
+            return self._direct(origin, packet, topic.ident, chosen, is_for_others=topic.kind == "push")
+        raise DecodeError("unknown-topic", "topic", f"{topic.kind} is not for ingest")
 
     def _takes_nobodys(self, topic: str) -> bool:
         """Whether poison that every lane hears is ours: by its identifier as any other, or by its bytes if it is none."""
@@ -86,10 +102,25 @@ class Intake:
         notes = tuple((header.seq0 + position, note) for position, note in envelope.notes)
         return BatchParcel(origin, header, Batch.from_envelope(envelope, origin.received_us), notes)
 
-    def _direct(self, origin: Origin, device: str) -> DirectParcel:
-        decoded = formats.decode(
-            origin.content_type or self._direct_content_type, origin.payload, device, origin.received_us
-        )
+    def _foreign(self, origin: Origin, packet: mqtt5.PublishPacket) -> DirectParcel | PassedParcel:
+        """A message of a configured source; passed if it is another lane's."""
+        device, configured, shard = self._sources.find(packet.topic)
+        if shard not in self._shards:
+            return PassedParcel(origin)
+        if not configured:
+            raise unconfigured(packet.topic)
+        chosen = content_type(origin.content_type, configured)
+        return self._direct(origin, packet, check_id(device, "topic"), chosen)
+
+    @staticmethod
+    def _direct(
+        origin: Origin, packet: mqtt5.PublishPacket, source: str, chosen: str, *, is_for_others: bool = False
+    ) -> DirectParcel:
+        """A message of `source` in the format `chosen`: a device for itself, or a platform that may speak for its devices."""
+        decoded = formats.decode(chosen, origin.payload, source, origin.received_us)
+        uplink = decoded.uplink
+        if uplink is not None and uplink.device != source and not is_for_others:
+            raise DecodeError("identity-mismatch", "deviceInfo.devEui", f"{uplink.device} on the topic of {source}")
         readings, rejects = decoded.readings, decoded.rejects
         low, high = origin.received_us - PAST_US_MAX, origin.received_us + FUTURE_US_MAX
         for reading in readings:  # a plain loop: this is the hot path of single messages
@@ -97,8 +128,9 @@ class Intake:
                 rejects = [*rejects, *(_implausible(r) for r in readings if not low <= r.time_us <= high)]
                 readings = [r for r in readings if low <= r.time_us <= high]
                 break
-        names = tuple([f"{device}/{reading.metric}" for reading in readings])
-        return DirectParcel(origin, device, names, readings, rejects, digest_of(origin))
+        names = tuple([f"{reading.device}/{reading.metric}" for reading in readings])
+        key = _key(origin, packet.user_properties, source, uplink) if packet.user_properties or uplink else None
+        return DirectParcel(origin, source, names, readings, rejects, digest_of(origin), key, uplink)
 
     @staticmethod
     def _control(origin: Origin, topic: topics.Topic) -> HelloParcel | StatusParcel:
@@ -112,6 +144,20 @@ def digest_of(origin: Origin) -> bytes:
     the id is part of it: two honest messages that look the same differ in it."""
     body = b"\0".join((origin.packet_id.to_bytes(2), origin.topic.encode(), origin.payload))
     return blake2b(body, digest_size=DIGEST_BYTES).digest()
+
+
+def _key(origin: Origin, properties: list[tuple[str, str]], source: str, uplink: Uplink | None) -> Key | None:
+    """What the sender calls the message. A network server's own name for it goes first: it is the same on every way to us."""
+    if uplink is not None:
+        return Key(_hash(b"uplink", uplink.device.encode(), uplink.key.encode()), b"")
+    for name, value in properties:
+        if name == IDEMPOTENCY_KEY:
+            return Key(_hash(b"key", source.encode(), value.encode("utf-8", "surrogatepass")), _hash(origin.payload))
+    return None
+
+
+def _hash(*parts: bytes) -> bytes:
+    return blake2b(b"\0".join(parts), digest_size=DIGEST_BYTES).digest()
 
 
 def _implausible(reading: Reading) -> Reject:

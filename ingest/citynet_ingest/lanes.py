@@ -68,7 +68,7 @@ def filters_of(lane: int) -> list[mqtt5.TopicFilter]:
     Retained data is not sent again at a reconnect; retained status is.
     """
     once = mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS
-    data = [f"{topics.ROOT}/{kind}/{shard:02d}/+" for kind in ("up", "dev") for shard in shards_of(lane)]
+    data = [f"{topics.ROOT}/{kind}/{shard:02d}/+" for kind in ("up", "dev", "push") for shard in shards_of(lane)]
     qos = mqtt5.QoS.AT_LEAST_ONCE
     return [
         *(mqtt5.TopicFilter(f, max_qos=qos, retain_handling=once, retain_as_published=False) for f in data),

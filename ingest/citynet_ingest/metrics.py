@@ -24,6 +24,13 @@ PARTIALS = Counter(
     ["level", "kind"],
     registry=REGISTRY,
 )
+PUSH_REQUESTS = Counter(
+    "citynet_push_requests", "Requests to the HTTP front, by path and status.", ["path", "status"], registry=REGISTRY
+)
+PUSH_S = Histogram(
+    "citynet_push_seconds", "A request until its answer.", ["path"], buckets=_BUCKETS_S, registry=REGISTRY
+)
+PUSH_INFLIGHT = Gauge("citynet_push_inflight", "Requests that wait for their COMMIT.", registry=REGISTRY)
 DATABASE_UP = Gauge("citynet_ingest_database_up", "1 while the database answers.", registry=REGISTRY)
 COMMITS_CUT = Counter(
     "citynet_ingest_commits_cut",

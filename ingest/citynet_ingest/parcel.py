@@ -8,7 +8,7 @@ import msgspec
 
 from citynet.batch import Batch
 from citynet.control import Hello, Status
-from citynet.formats import Reject
+from citynet.formats import Reject, Uplink
 from citynet.notes import LossNote, Note
 from citynet.reading import Reading
 from citynet.wire import Header
@@ -25,6 +25,8 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
     content_type: str
     payload: bytes
     lane: int = 0  # whose session it came by
+    reply_topic: str = ""
+    correlation: bytes = b""
 
 
 class BatchParcel(msgspec.Struct, frozen=True):
@@ -56,8 +58,21 @@ class BatchParcel(msgspec.Struct, frozen=True):
         return tuple(kept)
 
 
+class Key(msgspec.Struct, frozen=True, gc=False):
+    """What recognises a message that its own sender may send again: the hash of its name, and of the body that it had.
+
+    An empty `body` says that the name is enough.
+    """
+
+    digest: bytes
+    body: bytes
+
+
 class DirectParcel(msgspec.Struct, frozen=True):
-    """A message of a device without a gateway; `digest` recognises a redelivery. `names` are those of the readings."""
+    """A message of a device without a gateway, or of a platform that speaks for its devices.
+
+    `names` are those of the readings; `digest` recognises a redelivery by the broker, `key`, if there is one, by anybody.
+    """
 
     origin: Origin
     device: str
@@ -65,6 +80,8 @@ class DirectParcel(msgspec.Struct, frozen=True):
     readings: list[Reading]
     rejects: list[Reject]
     digest: bytes
+    key: Key | None = None
+    uplink: Uplink | None = None
 
 
 class PoisonParcel(msgspec.Struct, frozen=True):

@@ -15,11 +15,21 @@ import msgspec
 import numpy as np
 
 from citynet.batch import F64, I32, I64, U8, SeriesBatch
-from citynet.control import Ack, AckCause, encode
-from citynet.formats import Reject
+from citynet.control import KEY_REUSED, Ack, AckCause, Outcome, encode
+from citynet.formats import Reject, Uplink
 from citynet.notes import ClockNote, EventNote, LossNote, RawNote
 from citynet.wire import TELEMETRY, Header
-from citynet_ingest.commit import Answers, Commit, CursorStep, DeadLetter, GatewayStatus, Loss, NoteRow
+from citynet_ingest.commit import (
+    Answers,
+    Commit,
+    CursorStep,
+    DeadLetter,
+    GatewayStatus,
+    Loss,
+    NoteRow,
+    Reply,
+    UplinkSpan,
+)
 from citynet_ingest.intake import DIGEST_BYTES
 from citynet_ingest.parcel import (
     BatchParcel,
@@ -82,6 +92,9 @@ class State:
     watermarks: Watermarks
     rollup: Rollup = field(default_factory=Rollup)
     cursors: dict[CursorKey, int] = field(default_factory=dict)
+    keys: dict[bytes, bytes] = field(
+        default_factory=dict
+    )  # known keys of the messages being planned, with their bodies
 
 
 def cursor_keys(parcels: Iterable[Parcel]) -> set[CursorKey]:
@@ -104,6 +117,11 @@ def names_of(parcels: Iterable[Parcel]) -> Iterable[tuple[tuple[str, ...], str]]
             yield parcel.batch.names, parcel.header.gateway
         elif isinstance(parcel, DirectParcel):
             yield parcel.names, parcel.device
+
+
+def message_keys(parcels: Iterable[Parcel]) -> list[bytes]:
+    """Digests of the keys that these parcels carry."""
+    return [parcel.key.digest for parcel in parcels if isinstance(parcel, DirectParcel) and parcel.key is not None]
 
 
 def _key(header: Header) -> CursorKey:
@@ -192,6 +210,7 @@ class Planner:
         cursor = self._state.cursors.get(_key(parcel.header), 0)
         step = self._fresh(parcel.header)
         if step is None:
+            self._reply_batch(parcel.origin, parcel.header, cursor, Outcome(duplicate=parcel.header.last <= cursor))
             return
         parcel = parcel.after(cursor)
         batch, header = parcel.batch, parcel.header
@@ -204,12 +223,26 @@ class Planner:
             self._commit.dead.append(_dead(parcel.origin, header, seq, 1, reject, reject.detail.encode()))
         for seq, note in parcel.notes:
             self._note(parcel, step, seq, note)
+        self._reply_batch(parcel.origin, header, cursor, _outcome(len(batch), [reject for _, reject in batch.rejects]))
         backlog, received_us = header.highest - header.last, parcel.origin.received_us
         if header.stream == TELEMETRY:
             newest = int(batch.time_us.max()) if len(batch) else None
             self._state.watermarks.batch(header.gateway, newest, backlog, received_us)
         else:
             self._state.watermarks.alarm_batch(header.gateway, backlog, received_us)
+
+    def _reply_batch(self, origin: Origin, header: Header, before: int, outcome: Outcome) -> None:
+        """Reply, if one is wanted, with the batch's own acknowledgement; `before` is where its cursor stood."""
+        if not origin.reply_topic:
+            return
+        why: AckCause = "gap" if header.seq0 > before + 1 else "duplicate" if header.last <= before else "commit"
+        seq = self._state.cursors.get(_key(header), 0)
+        ack = Ack(header.epoch, header.stream, seq, self._credit, why)
+        self._reply(origin, msgspec.structs.replace(outcome, ack=ack))
+
+    def _reply(self, origin: Origin, outcome: Outcome) -> None:
+        if origin.reply_topic:
+            self._answers.replies.append(Reply(origin.lane, origin.reply_topic, origin.correlation, outcome))
 
     def _note(self, parcel: BatchParcel, step: CursorStep, seq: int, note: object) -> None:
         header = parcel.header
@@ -238,25 +271,25 @@ class Planner:
         if header is None or header.gateway != parcel.origin.topic.rpartition("/")[2]:
             self._commit.tally.dead_lettered += 1
             self._commit.dead.append(_dead(parcel.origin, None, None, 1, reject, parcel.origin.payload))
+            self._reply(parcel.origin, _outcome(0, [reject]))
             return
         cursor = self._state.cursors.get(_key(header), 0)
         step = self._fresh(header)
-        if step is not None:
-            count = header.last - cursor
-            step.dead_lettered += count
-            self._commit.dead.append(_dead(parcel.origin, header, cursor + 1, count, reject, parcel.origin.payload))
+        if step is None:
+            self._reply_batch(parcel.origin, header, cursor, Outcome(duplicate=header.last <= cursor))
+            return
+        count = header.last - cursor
+        step.dead_lettered += count
+        self._commit.dead.append(_dead(parcel.origin, header, cursor + 1, count, reject, parcel.origin.payload))
+        outcome = msgspec.structs.replace(_outcome(0, [reject]), dead_lettered=count)
+        self._reply_batch(parcel.origin, header, cursor, outcome)
 
     # --- class B: messages without sequence numbers ---
 
     def _direct_message(self, parcel: DirectParcel) -> None:
         tally = self._commit.tally
-        lane = parcel.origin.lane
-        receipts = self._state.receipts[lane]
-        if parcel.origin.duplicate and parcel.digest in receipts:
-            tally.duplicates += 1
+        if not self._is_new(parcel):
             return
-        receipts.add(parcel.digest)
-        self._commit.digests.setdefault(lane, []).append(parcel.digest)
         self._state.watermarks.direct(parcel.device)
         ids = self._registry.ids
         for name, reading in zip(parcel.names, parcel.readings, strict=True):
@@ -267,6 +300,43 @@ class Planner:
             tally.dead_lettered += 1
             self._commit.dead.append(_dead(parcel.origin, None, None, 1, reject, payload))
             payload = reject.detail.encode("utf-8", "replace")
+        if parcel.uplink is not None:
+            self._uplink(parcel.uplink)
+        self._reply(parcel.origin, _outcome(len(parcel.readings), parcel.rejects))
+
+    def _is_new(self, parcel: DirectParcel) -> bool:
+        """Whether the message was not stored before; remembers it. A key decides alone, whoever sent the message again."""
+        key, origin = parcel.key, parcel.origin
+        if key is None:
+            receipts = self._state.receipts[origin.lane]
+            if origin.duplicate and parcel.digest in receipts:
+                self._commit.tally.duplicates += 1
+                self._reply(origin, Outcome(duplicate=True))
+                return False
+            receipts.add(parcel.digest)
+            self._commit.digests.setdefault(origin.lane, []).append(parcel.digest)
+            return True
+        body = self._state.keys.get(key.digest)
+        if body is None:
+            self._state.keys[key.digest] = key.body
+            self._commit.keys.append(key)
+            return True
+        if body == key.body:
+            self._commit.tally.duplicates += 1
+            self._reply(origin, Outcome(duplicate=True))
+            return False
+        reject = Reject(KEY_REUSED, "idempotency-key", "another body came with this key before")
+        self._commit.tally.dead_lettered += 1
+        self._commit.dead.append(_dead(origin, None, None, 1, reject, origin.payload))
+        self._reply(origin, _outcome(0, [reject]))
+        return False
+
+    def _uplink(self, uplink: Uplink) -> None:
+        span = self._commit.uplinks.get(uplink.device)
+        if span is None:
+            self._commit.uplinks[uplink.device] = UplinkSpan(uplink.device, uplink.counter, uplink.counter)
+        else:
+            span.add(uplink.counter)
 
     def _flush_direct(self) -> None:
         if self._direct:
@@ -302,6 +372,12 @@ class Planner:
         ):  # fmt: skip
             self._state.watermarks.idle(parcel.gateway, received_us)
         self._commit.claims += [(parcel.gateway, claim.st, claim.ep, claim.accepted) for claim in status.claims]
+
+
+def _outcome(stored: int, rejects: Sequence[Reject]) -> Outcome:
+    first = rejects[0] if rejects else Reject("", "", "")
+    where = first.where.encode("utf-8", "backslashreplace").decode()  # JSON has no lone surrogates
+    return Outcome(stored, len(rejects), reason=first.reason, where=where)
 
 
 def _joined(columns: list[Columns]) -> SeriesBatch:

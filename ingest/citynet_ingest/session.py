@@ -12,12 +12,13 @@ import contextlib
 import random
 import ssl
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 import mqtt5
 
 from citynet.errors import CitynetError
+from citynet.runtime import log
 from citynet.runtime.settings import BrokerEndpoint, TlsSettings
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -28,6 +29,8 @@ _GRANTED = (
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE,
     mqtt5.SubAckReasonCode.GRANTED_QOS_EXACTLY_ONCE,
 )
+_TAKEN = (mqtt5.PubAckReasonCode.SUCCESS, mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS)
+_log = log.get("session")
 
 
 class BrokerRefusedError(CitynetError):
@@ -87,7 +90,7 @@ class Session:
         self._generation = 0
         self._link: _Link | None = None
         self._closing = asyncio.Event()
-        self._outbox: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
+        self._outbox: OrderedDict[str, tuple[str, bytes, Mapping[str, Any]]] = OrderedDict()
         self._outstanding: set[int] = set()
         self._outstanding_max = 20
         self._packet_id = 0
@@ -144,25 +147,31 @@ class Session:
         if self._link is not None:
             self._link.resume()
 
-    def publish(self, key: str, topic: str, payload: bytes) -> None:
-        """Publish at QoS 1 as soon as the broker takes it. A later message of the same `key` replaces a waiting one."""
-        self._outbox[key] = (topic, payload)
+    def publish(self, key: str, topic: str, payload: bytes, **properties: Any) -> None:
+        """Publish at QoS 1 as soon as the broker takes it. A later message of the same `key` replaces a waiting one.
+
+        `properties` are those of MQTT 5, under the names of `mqtt5.PublishPacket`.
+        """
+        self._outbox[key] = (topic, payload, properties)
         self._outbox.move_to_end(key)
         while len(self._outbox) > _OUTBOX_MAX:
             self._outbox.popitem(last=False)
         self._flush()
+
+    def withdraw(self, key: str) -> None:
+        """Do not publish what still waits under this key."""
+        self._outbox.pop(key, None)
 
     def _flush(self) -> None:
         if self._link is None:
             return
         packets: list[bytes] = []
         while self._outbox and len(self._outstanding) < self._outstanding_max:
-            _, (topic, payload) = self._outbox.popitem(last=False)
+            _, (topic, payload, properties) = self._outbox.popitem(last=False)
             packet_id = self._next_packet_id()
             self._outstanding.add(packet_id)
-            packets.append(
-                mqtt5.PublishPacket(topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=packet_id).write()
-            )
+            packet = mqtt5.PublishPacket(topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=packet_id, **properties)
+            packets.append(packet.write())
         if packets:
             self._link.write(b"".join(packets))
 
@@ -230,6 +239,8 @@ class Session:
             self._listener.received(packet, self._generation)
         elif isinstance(packet, mqtt5.PubAckPacket):
             self._outstanding.discard(packet.packet_id)
+            if packet.reason_code not in _TAKEN:
+                _log.warning("publish-refused", reason=packet.reason_code.name.lower().replace("_", "-"))
             self._flush()
         elif isinstance(packet, mqtt5.SubAckPacket):
             refused = [code.name for code in packet.reason_codes if code not in _GRANTED]

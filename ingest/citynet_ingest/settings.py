@@ -11,6 +11,7 @@ from citynet.formats import THINGSBOARD, is_known
 from citynet.ids import SHARDS
 from citynet.runtime.settings import Table, table_config
 from citynet_ingest.lanes import LANES, dealt, lanes_of
+from citynet_ingest.sources import SOURCES_MAX, SourceSettings, check_apart
 
 
 class IngestSettings(Table):
@@ -53,6 +54,18 @@ class IngestSettings(Table):
     )
     direct_content_type: str = Field(
         THINGSBOARD, description="Format of direct devices that send no MQTT 5 content type."
+    )
+    message_key_s: int = Field(
+        6 * 3_600,
+        ge=60,
+        description="How long a message's own key (idempotency key, deduplicationId) is remembered: a copy that comes"
+        " within this time is recognised.",
+    )
+    sources: list[SourceSettings] = Field(
+        default_factory=list,
+        max_length=SOURCES_MAX,
+        description="Topics of others that are taken too: tables [[ingest.sources]] with topic (a filter with one level"
+        " {device}) and format (a content type, or one of: chirpstack, senml, senml+cbor, thingsboard).",
     )
     snapshot_s: float = Field(30.0, gt=0, description="How often the rules engine's state is stored.")
     settle_s: float = Field(
@@ -99,6 +112,12 @@ class IngestSettings(Table):
         if self.commit_timeout_s <= self.commit_statement_timeout_s:  # the server says why, a cut connection does not
             raise ValueError("commit_timeout_s must be above commit_statement_timeout_s")
         return self
+
+    @field_validator("sources")
+    @classmethod
+    def _check_sources(cls, sources: list[SourceSettings]) -> list[SourceSettings]:
+        check_apart(sources)
+        return sources
 
     @property
     def worker(self) -> str:

@@ -178,6 +178,11 @@ class Worker:
                 key = f"{gateway}/{stream}/{epoch}/{ref}/{ack.why}"
                 session = self._inlets[lane_of(gateway)].session
                 session.publish(key, topics.ack(gateway), control.encode(ack))
+            for reply in answers.replies:
+                key = f"{reply.topic}/{reply.correlation.hex()}"
+                body = control.encode(reply.outcome)
+                session = self._inlets[reply.lane].session
+                session.publish(key, reply.topic, body, correlation_data=reply.correlation)
 
     def _release(self, weights: dict[tuple[int, int], int]) -> None:
         """Parcels of these weights, by lane and generation, are done with."""

@@ -20,6 +20,7 @@ from citynet_ingest.intake import Intake
 from citynet_ingest.parcel import Parcel
 from citynet_ingest.plan import CursorKey, Planner, Receipts, State
 from citynet_ingest.registry import Registry
+from citynet_ingest.sources import Sources
 from citynet_ingest.watermarks import Watermarks
 from citynet_rules.engine import Engine, SeriesInfo
 from citynet_rules.spec import RuleSet
@@ -29,7 +30,7 @@ NOW_US = 1_800_000_000_000_000
 GATEWAYS = ("gw-1", "gw-2")
 RECORDS = 24  # a stream
 RULES = RuleSet((limit_rule("x-high", levels={"blue": 1, "red": 3}, hysteresis=0.5, on_delay_s=2, off_delay_s=3),))
-INTAKE = Intake(range(64), formats.THINGSBOARD)
+INTAKE = Intake(range(64), formats.THINGSBOARD, Sources([]))
 
 KINDS = st.sampled_from(["good", "good", "good", "good", "absurd-time", "loss", "loss", "event", "raw"])
 STREAM = st.lists(st.tuples(KINDS, st.integers(0, 4)), min_size=RECORDS, max_size=RECORDS)

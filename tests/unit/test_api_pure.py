@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from citynet.tokens import bearer, digest, mint
 from citynet_api import cursors
-from citynet_api.auth import CACHE_ENTRIES_MAX, Authenticator, Principal, Role, bearer, digest, mint
+from citynet_api.auth import CACHE_ENTRIES_MAX, Authenticator, Principal, Role
 from citynet_api.buckets import LADDER, choose, width_s
 from citynet_api.errors import dotted
 from citynet_api.feed import Event, Subscription

@@ -50,9 +50,9 @@ def _known_command(words: list[str]) -> bool:
     return not hasattr(group, "get_command")
 
 
-def test_compose_has_the_five_services_pinned_bounded_and_watched() -> None:
+def test_compose_has_the_services_pinned_bounded_and_watched() -> None:
     services = _compose()["services"]
-    assert set(services) == {"db", "broker", "migrate", "ingest", "api"}
+    assert set(services) == {"db", "broker", "migrate", "ingest", "push", "api"}
     for name, service in services.items():
         tag = service["image"].rpartition(":")[2]
         assert re.search(r"\d+\.\d+", tag), f"{name}: {service['image']} is not pinned"
@@ -66,7 +66,7 @@ def test_compose_has_the_five_services_pinned_bounded_and_watched() -> None:
 
 def test_compose_publishes_on_loopback_only_by_default() -> None:
     ports = [port for service in _compose()["services"].values() for port in service.get("ports", [])]
-    assert len(ports) == 3
+    assert len(ports) == 4
     for port in ports:
         assert re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", port).startswith("127.0.0.1:"), port
 
@@ -95,7 +95,7 @@ def test_compose_refers_to_what_is_there_and_documented() -> None:
 def test_compose_runs_commands_and_settings_that_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ours = {name: item for name, item in _compose()["services"].items() if item["image"].startswith("citynet")}
-    assert set(ours) == {"migrate", "ingest", "api"}
+    assert set(ours) == {"migrate", "ingest", "push", "api"}
     for name, service in ours.items():
         assert _known_command(service["command"]), f"{name}: {service['command']}"
         with monkeypatch.context() as environment:

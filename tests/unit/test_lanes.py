@@ -19,6 +19,7 @@ from citynet_ingest.lanes import LANES, SHARDS_PER_LANE, dealt, filters_of, lane
 from citynet_ingest.parcel import Origin, PassedParcel
 from citynet_ingest.plan import Receipts
 from citynet_ingest.settings import IngestSettings
+from citynet_ingest.sources import Sources
 
 
 def test_every_shard_is_in_one_lane() -> None:
@@ -28,7 +29,7 @@ def test_every_shard_is_in_one_lane() -> None:
 
 def test_sessions_of_all_lanes_subscribe_to_every_shard_once() -> None:
     data = [f.pattern for lane in range(LANES) for f in filters_of(lane) if f.pattern.count("/") == 4]
-    assert len(data) == len(set(data)) == 2 * SHARDS
+    assert len(data) == len(set(data)) == 3 * SHARDS
 
 
 @pytest.mark.parametrize("low", range(0, SHARDS, 3))
@@ -70,7 +71,7 @@ def test_a_range_that_cuts_a_lane_is_a_usage_error() -> None:
 def test_what_every_lane_hears_is_one_lanes_business(topic: str) -> None:
     """Bad identifiers and bad bodies too: one dead letter, not eight."""
     packet = mqtt5.PublishPacket(f"{topics.ROOT}/{topic}", b"junk", qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=1)
-    parcels = [Intake(shards_of(lane), formats.THINGSBOARD, lane).take(packet, 1, 0) for lane in range(LANES)]
+    parcels = [Intake(shards_of(lane), formats.THINGSBOARD, Sources([]), lane).take(packet, 1, 0) for lane in range(LANES)]
     assert sorted(type(parcel).__name__ for parcel in parcels) == ["PassedParcel"] * 7 + ["PoisonParcel"]
 
 

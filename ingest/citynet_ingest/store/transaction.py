@@ -13,7 +13,7 @@ from citynet.batch import SeriesBatch
 from citynet.errors import CitynetError
 from citynet.runtime.failpoint import hit
 from citynet_ingest import metrics
-from citynet_ingest.commit import Commit
+from citynet_ingest.commit import Commit, UplinkSpan
 from citynet_ingest.copybody import copy_body
 from citynet_ingest.store import sql
 from citynet_ingest.store.paths import Why, by_day, choose, split_late
@@ -180,6 +180,13 @@ def _books(connection: Connection, commit: Commit, worker: str, receipts_keep: i
             cursor.execute(sql.text("receipt_add"), {"lanes": list(commit.digests), "hashes": hashes})
         if commit.trims:
             cursor.execute(sql.text("receipt_trim"), {"lanes": commit.trims, "keep": receipts_keep})
+        if commit.keys:
+            digests, bodies = zip(*((key.digest, key.body) for key in commit.keys), strict=True)
+            cursor.execute(sql.text("message_key_add"), {"digests": list(digests), "bodies": list(bodies)})
+        if commit.uplinks:
+            spans = list(commit.uplinks.values())
+            columns = {name: [getattr(span, name) for span in spans] for name in UplinkSpan.__slots__}
+            cursor.execute(sql.text("uplink_count"), columns)
 
 
 def _fields(row: object) -> dict[str, object]:
