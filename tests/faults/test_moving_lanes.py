@@ -20,6 +20,7 @@ from tests.ingest import GatewayPeer, IngestProcess, query, wait_for
 DEALS = [["0-31", "32-63"], ["0-63"], ["0-7", "8-63"], ["0-39", "40-63"]]
 GATEWAYS = ["gw-1", "gw-2", "gw-3"]
 DEVICES = ["lift-1", "lift-2", "lift-3"]
+STORED = "SELECT 1 FROM (SELECT sum(stored) AS n FROM direct_tally) AS t WHERE n >= %s"
 NAMES_OF_BOTH_HALVES = {lane_of(name) // 4 for name in GATEWAYS}, {lane_of(name) // 4 for name in DEVICES}
 
 
@@ -94,10 +95,40 @@ def test_lanes_move_under_load(folder: Path, broker: EmbeddedMosquitto, dsn: str
         for peer in peers:
             peer.wait_drained(60)
         said = sum(len(ledgers[name].readings) for name in DEVICES)
-        stored = "SELECT 1 FROM (SELECT sum(stored) AS n FROM direct_tally) AS t WHERE n >= %s"
-        wait_for(lambda: query(dsn, stored, said), "direct messages")
+        wait_for(lambda: query(dsn, STORED, said), "direct messages")
         city.end(kill=False)
     assert judge(list(ledgers.values()), dsn) == CLEAN
+    assert_balanced(dsn)
+
+
+def test_the_next_owner_knows_what_was_committed_and_not_acknowledged(
+    folder: Path, broker: EmbeddedMosquitto, dsn: str, seed: int
+) -> None:
+    """Killed between COMMIT and PUBACK: the broker sends it again to whoever opens the lane's session."""
+    rng = random.Random(seed)
+    start_us = load.minutes_ago(30)
+    ledgers = {name: Ledger(folder / f"{name}.ledger") for name in DEVICES}
+    city = City(folder, broker.port, dsn, {})
+    first = IngestProcess(folder, broker.port, dsn)
+    with ExitStack() as stack:
+        stack.callback(city.close)
+        first.start(failpoint="ingest.after-commit:6")  # the start is the first
+        stack.callback(first.kill)
+        first.wait_connected()
+        lifts = [stack.enter_context(DirectDevice(broker.port, name, ledgers[name])) for name in DEVICES]
+        while first.running.poll() is None:
+            for lift in lifts:
+                if lift.untaken < 20 and len(lift.ledger.readings) < 50_000:
+                    lift.say(load.plain(rng, lift.device, 10, start_us + len(lift.ledger.readings) * 1000))
+        assert first.died() == -9, first.tail()
+        city.deal(["0-31", "32-63"])
+        for lift in lifts:
+            lift.wait_taken()
+        said = sum(len(ledger.readings) for ledger in ledgers.values())
+        wait_for(lambda: query(dsn, STORED, said), "direct messages")
+        city.end(kill=False)
+    assert judge(list(ledgers.values()), dsn) == CLEAN
+    assert query(dsn, "SELECT sum(duplicates) > 0 FROM direct_tally") == [(True,)], "some did come again"
     assert_balanced(dsn)
 
 
