@@ -14,6 +14,7 @@ from citynet_ingest.commit import Commit
 from citynet_ingest.ownership import ShardTakenError, claim, formers, last_commit, lock
 from citynet_ingest.store.migrate import load, migrate, status
 from citynet_ingest.store.transaction import FencedError, Target, apply
+from citynet_ingest.watchdog import Watchdog
 from citynet_rules.spec import RuleSet
 from tests.ingest import IngestProcess, query, wait_for
 
@@ -61,12 +62,12 @@ def test_a_taken_lane_is_refused_with_the_name_of_its_holder(dsn: str) -> None:
         psycopg.connect(dsn, autocommit=True, application_name="citynet-ingest-00-31 on host") as first,
         psycopg.connect(dsn, autocommit=True) as second,
     ):
-        lock(first, range(4), 0, threading.Event())
-        lock(second, range(4, 8), 0, threading.Event())
+        lock(first, range(4), 0, threading.Event(), Watchdog())
+        lock(second, range(4, 8), 0, threading.Event(), Watchdog())
         with pytest.raises(ShardTakenError, match=r"shards 24-31 .*: citynet-ingest-00-31 on host, connected from"):
-            lock(second, [3], 0, threading.Event())
+            lock(second, [3], 0, threading.Event(), Watchdog())
         first.close()
-        lock(second, range(4), 10, threading.Event())
+        lock(second, range(4), 10, threading.Event(), Watchdog())
 
 
 def test_receipts_are_trimmed_by_lane(dsn: str) -> None:

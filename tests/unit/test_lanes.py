@@ -71,7 +71,9 @@ def test_a_range_that_cuts_a_lane_is_a_usage_error() -> None:
 def test_what_every_lane_hears_is_one_lanes_business(topic: str) -> None:
     """Bad identifiers and bad bodies too: one dead letter, not eight."""
     packet = mqtt5.PublishPacket(f"{topics.ROOT}/{topic}", b"junk", qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=1)
-    parcels = [Intake(shards_of(lane), formats.THINGSBOARD, Sources([]), lane).take(packet, 1, 0) for lane in range(LANES)]
+    parcels = [
+        Intake(shards_of(lane), formats.THINGSBOARD, Sources([]), lane).take(packet, 1, 0) for lane in range(LANES)
+    ]
     assert sorted(type(parcel).__name__ for parcel in parcels) == ["PassedParcel"] * 7 + ["PoisonParcel"]
 
 
