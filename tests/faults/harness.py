@@ -110,7 +110,6 @@ def assert_balanced(dsn: str, *, is_drained: bool = True) -> None:
         found = audit.run(connection)
     assert found.is_balanced, found.to_json()
     assert not is_drained or all(stream.in_spool == 0 for stream in found.streams), found.to_json()
-    assert all(stream.in_spool == 0 for stream in found.streams), found.to_json()
 
 
 def _client(name: str, port: int, keep_alive_s: int) -> paho.Client:

@@ -113,7 +113,7 @@ def acknowledge_before_commit() -> None:
         said = threading.Event()
 
         def say() -> None:
-            workers[0]._answer([replace(answers, packet_ids=[])])
+            workers[0]._answer([replace(answers, pubacks={})])
             said.set()
 
         workers[0]._call(say)
@@ -149,11 +149,12 @@ def receipts_in_another_transaction() -> None:
 
     add = sql.text("receipt_add")
     text = sql.text
-    sql.text = lambda name: "SELECT %(worker)s::text, %(number)s, %(hashes)s" if name == "receipt_add" else text(name)
+    sql.text = lambda name: "SELECT %(lanes)s::integer[], %(hashes)s::bytea[]" if name == "receipt_add" else text(name)
 
-    def store(connection: Connection, commit: Commit, target: Target) -> None:
-        hashes = b"".join(commit.digests)
-        connection.execute(add, {"worker": target.worker, "number": commit.number, "hashes": hashes})
+    def store(connection: Connection, commit: Commit, _target: Target) -> None:
+        if commit.digests:
+            hashes = [b"".join(digests) for digests in commit.digests.values()]
+            connection.execute(add, {"lanes": list(commit.digests), "hashes": hashes})
 
     _after_commit(store)
 
@@ -168,7 +169,7 @@ def snapshot_in_another_transaction() -> None:
 
     def broken(connection: Connection, commit: Commit, target: Target) -> None:
         if commit.snapshot is not None:
-            connection.execute(sql.text("snapshot_save"), {"worker": target.worker, "state": commit.snapshot})
+            connection.execute(sql.text("snapshot_save"), {"claim": target.claim, "state": commit.snapshot})
         apply(connection, commit, target)
 
     committer.apply = broken  # type: ignore[attr-defined]
@@ -177,10 +178,10 @@ def snapshot_in_another_transaction() -> None:
 @mutant("stepping-clock")
 def stepping_clock() -> None:
     """No mutation of the program but of its clock: ingest's runs ahead by the seconds in the file CITYNET_TEST_CLOCK."""
-    from citynet_ingest import worker
+    from citynet_ingest import inlet, worker
 
-    clock, offset = worker.now_us, Path(os.environ["CITYNET_TEST_CLOCK"])
-    worker.now_us = lambda: clock() + int(offset.read_text()) * 1_000_000
+    clock, offset = inlet.now_us, Path(os.environ["CITYNET_TEST_CLOCK"])
+    inlet.now_us = worker.now_us = lambda: clock() + int(offset.read_text()) * 1_000_000
 
 
 def _after_commit(action: Callable[[Connection, Commit, Target], None]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from citynet.runtime.child import free_port
 from citynet.runtime.embedded import EmbeddedMosquitto
+from citynet_ingest.lanes import LANES
 from tests.faults import load
 from tests.faults.broker_watch import DROPPED, BrokerWatch
 from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, Report, assert_balanced, judge, wait_logged
@@ -84,7 +85,7 @@ def test_a_broker_that_loses_its_sessions(folder: Path, broker: EmbeddedMosquitt
         broker.start()
         ingest.start()
         peer.wait_drained()
-        assert lost_sessions(port) == 1
+        assert lost_sessions(port) == LANES
         assert ingest.stop() == 0, ingest.tail()
         assert ingest.log.read_text().count('"session-lost"') == 1
     assert judge([gateway], dsn).lost == 0

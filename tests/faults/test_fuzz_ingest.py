@@ -154,7 +154,7 @@ def fuzz(folder: Path, broker: EmbeddedMosquitto, dsn: str, seed: int, messages:
         finally:
             stranger.close()
     assert of_healthy([gateway, device], dsn) == CLEAN
-    assert_balanced(dsn)
+    assert_balanced(dsn, is_drained=False)  # what strangers claim to hold is theirs to know
     dead = dict(query(dsn, "SELECT reason, sum(records * times)::int FROM dead_letter GROUP BY 1"))
     wild = sum(1 for name, *_ in stored(dsn) if name.startswith("wild"))
     print(f"{messages} messages, {time.monotonic() - started:.0f} s: {wild} readings stored, dead letters {dead}")
