@@ -37,7 +37,7 @@ class DailyProfile:
     def residual(self, time_s: float, value: float) -> tuple[float, bool] | None:
         """Difference from the profile before this value is learnt, and whether the profile is evident; none on a first day."""
         day, second = divmod(time_s, DAY_S)
-        place = int(second / DAY_S * BINS)
+        place = min(int(second / DAY_S * BINS), BINS - 1)  # a tiny negative time is a whole day after rounding
         if self._rows[place] and self._day[place] != day:
             self._close_day(place)
         self._day[place] = day
