@@ -31,6 +31,8 @@ TAIL = 0.05
 SPREAD_MIN = 1e-3
 HOLD_ROWS = 5
 RATIO_MAX = 1e6
+VALUE_MAX = 1e150
+"""Values beyond count as this one, so that squares stay finite."""
 ALARM = 0.5
 
 
@@ -72,14 +74,12 @@ class Model:
 def scale_of(rows: F64) -> Scale:
     """Median and spread of every column that varies and has enough values.
 
-    The spread is IQR / 1.349, or the standard deviation where more than a tenth of it hides outside the quartiles.
-
     Raises:
         CitynetError: no column to judge, too many of them, or too few rows.
     """
     if len(rows) < WARMUP_ROWS_MIN:
         raise CitynetError(f"warm-up of {len(rows)} rows; at least {WARMUP_ROWS_MIN} are needed")
-    values = np.where(np.isfinite(rows), rows, np.nan)
+    values = np.clip(np.where(np.isfinite(rows), rows, np.nan), -VALUE_MAX, VALUE_MAX)
     used, centre, spread = [], [], []
     ignored: dict[int, str] = {}
     for number, column in enumerate(values.T):
@@ -87,22 +87,30 @@ def scale_of(rows: F64) -> Scale:
         if len(known) < KNOWN_SHARE_MIN * len(rows):
             ignored[number] = f"{len(known)} values in a warm-up of {len(rows)} rows"
             continue
-        q1, median, q3 = np.quantile(known, [0.25, 0.5, 0.75])
-        with np.errstate(over="ignore"):
-            deviation = float(np.std(known))
-        width = max((q3 - q1) / 1.349, 0.0)
-        width = width if width > 0.1 * deviation else deviation
-        if np.isfinite(width) and width > 1e-9 * abs(median):
+        median, width = centre_and_width(known)
+        if width > 1e-9 * abs(median):
             used.append(number)
             centre.append(median)
             spread.append(width)
         else:
-            ignored[number] = "constant during the warm-up" if np.isfinite(width) else "values too large"
+            ignored[number] = "constant during the warm-up"
     if not used:
         raise CitynetError("no column varies during the warm-up: nothing to learn")
     if len(used) > SENSORS_MAX:
         raise CitynetError(f"{len(used)} columns vary; at most {SENSORS_MAX} can be judged together")
     return Scale(np.array(used, np.int64), np.array(centre), np.array(spread), ignored)
+
+
+def centre_and_width(values: F64) -> tuple[float, float]:
+    """Median, and IQR / 1.349; where the quartiles hide most of what happens (a pump that seldom runs), the standard deviation.
+
+    For that, values beyond the 0.5 % and 99.5 % quantiles count as those: a spike in the warm-up must not make a sensor deaf.
+    """
+    low, q1, median, q3, high = np.quantile(values, [0.005, 0.25, 0.5, 0.75, 0.995]).tolist()
+    width = (q3 - q1) / 1.349
+    near = np.clip(values, low, high) if q3 > q1 else values
+    deviation = float(np.std(near))
+    return median, width if width > 0.1 * deviation else deviation
 
 
 def learn(rows: F64) -> Model:
