@@ -194,6 +194,13 @@ def test_a_sensor_that_leaves_its_relation_is_an_alarm(fault: str, seed: int) ->
     assert (severity[200:400] >= table.ALARM).mean() > 0.4
 
 
+def test_a_shift_too_small_for_one_row_is_seen_when_it_persists() -> None:
+    rows = table_of(1, 2500)
+    model = learn(rows[:2000])
+    rows[2200:2300, 2] += 2.5 * model.sigma[0, 2] * model.scale.spread[2]
+    assert (TableDetector(model).feed(rows[2000:])[210:300] >= table.ALARM).mean() > 0.9
+
+
 def test_a_dead_sensor_is_no_alarm_and_the_others_are_still_judged() -> None:
     rows = table_of(9, 1500)
     model = learn(rows[:1000])
