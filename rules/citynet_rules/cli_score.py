@@ -82,7 +82,7 @@ def score_corpus(corpus: Path, out: Path) -> dict[str, Any]:
     files = sorted(root.rglob("*.csv"))
     if not files:
         raise CitynetError(f"{root}: no CSV files below this folder")
-    if out.resolve().is_relative_to(root.resolve()) or root.resolve().is_relative_to(out.resolve() / "data"):
+    if out.resolve().is_relative_to(root.resolve()):
         raise CitynetError(f"{out}: would write among the series of {root}")
     rows = alarms = 0
     for number, path in enumerate(files, 1):
