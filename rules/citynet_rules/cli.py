@@ -1,4 +1,4 @@
-"""``citynet rules``: check rule files, show what they come to."""
+"""``citynet rules``: check rule files, show what they come to; `score` is in `cli_score`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import typer
 
 from citynet.errors import ConfigError
 from citynet.runtime.command import EXIT_FAILURE, JsonOption, command
+from citynet_rules.cli_score import score
 from citynet_rules.kinds import KINDS
 from citynet_rules.rule import Rule
 from citynet_rules.rulefile import SUFFIXES
 from citynet_rules.spec import RuleSet, library_paths, load_rules
 
-app = typer.Typer(help="Check and show alert rules.", no_args_is_help=True)
+app = typer.Typer(help="Check and show alert rules; score recorded data.", no_args_is_help=True)
+app.command()(score)
 
 PathsArgument = Annotated[
     list[Path] | None,
