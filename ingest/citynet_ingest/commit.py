@@ -40,6 +40,18 @@ class DeadLetter:
     content_type: str
     payload: bytes
     digest: bytes
+    received_us: int
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """A dead letter that was tried again; `failure` says why in vain."""
+
+    letter: int
+    by: str
+    stored: int = 0
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,7 @@ class Commit:
     rows: SeriesBatch
     steps: list[CursorStep] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
+    redriven: list[Redriven] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     notes: list[NoteRow] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)  # gateways that sent a batch
@@ -101,7 +114,7 @@ class Commit:
         """Whether there is nothing to write (only answers to give)."""
         return not (
             len(self.rows) or self.steps or self.dead or self.statuses or self.transitions or self.digests
-            or self.tally != Tally() or self.snapshot
+            or self.tally != Tally() or self.snapshot or self.redriven
         )  # fmt: skip
 
 

@@ -102,4 +102,4 @@ def digest_of(origin: Origin) -> bytes:
 
 
 def _implausible(reading: Reading) -> Reject:
-    return Reject("implausible-time", "t", f"{reading.name}: {reading.time_us} µs since 1970")
+    return Reject("implausible-time", "t", f"{reading.name}: {reading.time_us} µs since 1970", reading)

@@ -56,7 +56,10 @@ class BatchParcel(msgspec.Struct, frozen=True):
 
 
 class DirectParcel(msgspec.Struct, frozen=True):
-    """A message of a device without a gateway; `digest` recognises a redelivery. `names` are those of the readings."""
+    """A message of a device without a gateway; `digest` recognises a redelivery. `names` are those of the readings.
+
+    `is_whole`: the origin's payload is that message, and its topic names the device.
+    """
 
     origin: Origin
     device: str
@@ -64,6 +67,7 @@ class DirectParcel(msgspec.Struct, frozen=True):
     readings: list[Reading]
     rejects: list[Reject]
     digest: bytes
+    is_whole: bool = True
 
 
 class PoisonParcel(msgspec.Struct, frozen=True):
@@ -88,7 +92,36 @@ class StatusParcel(msgspec.Struct, frozen=True):
     status: Status
 
 
-Parcel = BatchParcel | DirectParcel | PoisonParcel | HelloParcel | StatusParcel
+class RedriveParcel(msgspec.Struct, frozen=True):
+    """A dead letter that is tried again: as a batch, as readings of a message, or with the reason why it still fails.
+
+    `seq` is the first of the letter's `records` sequence numbers, booked on `cursor` (gateway, stream, epoch); both are None
+    if they have none.
+    """
+
+    origin: Origin
+    letter: int
+    by: str
+    seq: int | None
+    records: int
+    cursor: tuple[str, str, int] | None
+    batch: BatchParcel | None = None
+    direct: DirectParcel | None = None
+    failure: Reject | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int] | None:
+        """The cursor (gateway, stream, epoch) that its records are, or would be, booked on."""
+        if self.batch is not None:
+            header = self.batch.header
+            return header.gateway, header.stream, header.epoch
+        return self.cursor
+
+    def failed(self, why: Reject) -> RedriveParcel:
+        return msgspec.structs.replace(self, batch=None, direct=None, failure=why)
+
+
+Parcel = BatchParcel | DirectParcel | PoisonParcel | HelloParcel | StatusParcel | RedriveParcel
 
 
 _PARCEL_BYTES = 1_000  # objects around a payload

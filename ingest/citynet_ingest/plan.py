@@ -18,9 +18,18 @@ from citynet.batch import F64, I32, I64, U8, SeriesBatch
 from citynet.control import Ack, AckCause, encode
 from citynet.formats import Reject
 from citynet.notes import ClockNote, EventNote, LossNote, RawNote
+from citynet.topics import ROOT
 from citynet.wire import TELEMETRY, Header
-from citynet_ingest.commit import Answers, Commit, CursorStep, DeadLetter, GatewayStatus, Loss, NoteRow
+from citynet_ingest.commit import Answers, Commit, CursorStep, DeadLetter, GatewayStatus, Loss, NoteRow, Redriven
 from citynet_ingest.intake import DIGEST_BYTES
+from citynet_ingest.letter import (
+    READING_TYPE,
+    TEXT_TYPE,
+    WHOLE_BYTES_MAX,
+    WHOLE_COPIES_MAX,
+    Scope,
+    encode_reading,
+)
 from citynet_ingest.parcel import (
     BatchParcel,
     DirectParcel,
@@ -28,11 +37,14 @@ from citynet_ingest.parcel import (
     Origin,
     Parcel,
     PoisonParcel,
+    RedriveParcel,
     StatusParcel,
 )
 from citynet_ingest.registry import Registry
 from citynet_ingest.watermarks import Watermarks
 from citynet_rules.engine import Engine
+
+_SCOPES: dict[str, Scope] = {f"{ROOT}/up": "batch", f"{ROOT}/dev": "message"}  # poison, by the kind of its topic
 
 CursorKey = tuple[str, str, int]
 Columns = tuple[I32, I64, F64, U8]
@@ -80,6 +92,8 @@ def cursor_keys(parcels: Iterable[Parcel]) -> set[CursorKey]:
     for parcel in parcels:
         if isinstance(parcel, BatchParcel | PoisonParcel) and parcel.header is not None:
             keys.add(_key(parcel.header))
+        elif isinstance(parcel, RedriveParcel) and parcel.key is not None:
+            keys.add(parcel.key)
         elif isinstance(parcel, HelloParcel):
             keys.update((parcel.gateway, held.st, held.ep) for held in parcel.hello.held)
         elif isinstance(parcel, StatusParcel):
@@ -94,6 +108,8 @@ def names_of(parcels: Iterable[Parcel]) -> Iterable[tuple[tuple[str, ...], str]]
             yield parcel.batch.names, parcel.header.gateway
         elif isinstance(parcel, DirectParcel):
             yield parcel.names, parcel.device
+        elif isinstance(parcel, RedriveParcel):
+            yield from names_of([again for again in (parcel.batch, parcel.direct) if again is not None])
 
 
 def _key(header: Header) -> CursorKey:
@@ -142,6 +158,8 @@ class Planner:
             self._poison(parcel)
         elif isinstance(parcel, HelloParcel):
             self._hello(parcel)
+        elif isinstance(parcel, RedriveParcel):
+            self._redrive(parcel)
         else:
             self._status(parcel)
 
@@ -183,6 +201,17 @@ class Planner:
         if step is None:
             return
         parcel = parcel.after(cursor)
+        self._book(parcel, step)
+        batch, header = parcel.batch, parcel.header
+        backlog, received_us = header.highest - header.last, parcel.origin.received_us
+        if header.stream == TELEMETRY:
+            newest = int(batch.time_us.max()) if len(batch) else None
+            self._state.watermarks.batch(header.gateway, newest, backlog, received_us)
+        else:
+            self._state.watermarks.alarm_batch(header.gateway, backlog, received_us)
+
+    def _book(self, parcel: BatchParcel, step: CursorStep) -> None:
+        """Every record of a batch as what it is."""
         batch, header = parcel.batch, parcel.header
         if len(batch):
             series = self._registry.column(batch.names)[batch.index]
@@ -190,15 +219,9 @@ class Planner:
         step.stored += len(batch)
         for seq, reject in batch.rejects:
             step.dead_lettered += 1
-            self._commit.dead.append(_dead(parcel.origin, header, seq, 1, reject, reject.detail.encode()))
+            self._commit.dead.append(_dead_value(parcel.origin, reject, header, seq))
         for seq, note in parcel.notes:
             self._note(parcel, step, seq, note)
-        backlog, received_us = header.highest - header.last, parcel.origin.received_us
-        if header.stream == TELEMETRY:
-            newest = int(batch.time_us.max()) if len(batch) else None
-            self._state.watermarks.batch(header.gateway, newest, backlog, received_us)
-        else:
-            self._state.watermarks.alarm_batch(header.gateway, backlog, received_us)
 
     def _note(self, parcel: BatchParcel, step: CursorStep, seq: int, note: object) -> None:
         header = parcel.header
@@ -209,7 +232,7 @@ class Planner:
         elif isinstance(note, RawNote):
             step.dead_lettered += 1
             reject = Reject("field-message", note.topic, note.reason)
-            self._commit.dead.append(_dead(parcel.origin, header, seq, 1, reject, note.payload))
+            self._commit.dead.append(_dead(parcel.origin, header, seq, 1, reject, note.payload, "field"))
         elif isinstance(note, ClockNote):
             step.noted += 1
             self._commit.notes.append(
@@ -226,14 +249,16 @@ class Planner:
         header = parcel.header
         if header is None or header.gateway != parcel.origin.topic.rpartition("/")[2]:
             self._commit.tally.dead_lettered += 1
-            self._commit.dead.append(_dead(parcel.origin, None, None, 1, reject, parcel.origin.payload))
+            scope = _SCOPES.get("/".join(parcel.origin.topic.split("/", 3)[:3]), "none")
+            self._commit.dead.append(_dead(parcel.origin, None, None, 1, reject, parcel.origin.payload, scope))
             return
         cursor = self._state.cursors.get(_key(header), 0)
         step = self._fresh(header)
         if step is not None:
             count = header.last - cursor
             step.dead_lettered += count
-            self._commit.dead.append(_dead(parcel.origin, header, cursor + 1, count, reject, parcel.origin.payload))
+            payload = parcel.origin.payload
+            self._commit.dead.append(_dead(parcel.origin, header, cursor + 1, count, reject, payload, "batch"))
 
     # --- class B: messages without sequence numbers ---
 
@@ -245,15 +270,75 @@ class Planner:
         self._state.receipts.add(parcel.digest)
         self._commit.digests.append(parcel.digest)
         self._state.watermarks.direct(parcel.device)
+        tally.stored += len(parcel.readings)
+        self._take_readings(parcel)
+        if parcel.rejects:
+            self._reject(parcel)
+
+    def _take_readings(self, parcel: DirectParcel) -> None:
         ids = self._registry.ids
         for name, reading in zip(parcel.names, parcel.readings, strict=True):
             self._direct.append((ids[name], reading.time_us, reading.value, reading.quality))
-        tally.stored += len(parcel.readings)
-        payload = parcel.origin.payload  # kept whole once, not with every one of thousands of rejects
+
+    def _reject(self, parcel: DirectParcel) -> None:
+        """Values of a message that are no readings, one letter each."""
+        payload, whole = parcel.origin.payload, 0  # kept whole a few times, not with every one of thousands of rejects
         for reject in parcel.rejects:
-            tally.dead_lettered += 1
-            self._commit.dead.append(_dead(parcel.origin, None, None, 1, reject, payload))
-            payload = reject.detail.encode("utf-8", "replace")
+            self._commit.tally.dead_lettered += 1
+            small = whole < WHOLE_COPIES_MAX and len(payload) <= WHOLE_BYTES_MAX
+            if reject.reading is None and parcel.is_whole and (small or whole == 0):
+                letter = _dead(parcel.origin, None, None, 1, reject, payload, "value")
+                whole += 1
+            else:
+                letter = _dead_value(parcel.origin, reject)
+            self._commit.dead.append(letter)
+
+    # --- dead letters that are tried again ---
+
+    def _redrive(self, parcel: RedriveParcel) -> None:
+        """Book the records of a letter once more, as what they are now. The store takes a letter that has no sequence numbers
+        off the tally, because only there it is certain how often it had come."""
+        failure, stored = parcel.failure, 0
+        if parcel.batch is not None and parcel.seq is None:
+            failure, stored = self._redrive_unnumbered(parcel.batch)
+        elif parcel.batch is not None:
+            step = self._standing(_key(parcel.batch.header))
+            step.dead_lettered -= parcel.records
+            self._book(parcel.batch, step)
+            stored = len(parcel.batch.batch)
+        elif parcel.direct is not None:
+            stored = self._redrive_message(parcel, parcel.direct)
+        said = f"{failure.reason} at {failure.where}: {failure.detail}" if failure else None
+        self._commit.redriven.append(Redriven(parcel.letter, parcel.by, stored, _storable(said) if said else None))
+
+    def _redrive_unnumbered(self, parcel: BatchParcel) -> tuple[Reject | None, int]:
+        """A batch whose numbers could not be read when it came: its cursor decides, as for any batch."""
+        cursor = self._state.cursors.get(_key(parcel.header), 0)
+        self._batch(parcel)
+        if parcel.header.seq0 > cursor + 1:
+            return Reject("gap", "s0", f"the cursor stands at {cursor}; what is missing has to come first"), 0
+        return None, len(parcel.after(cursor).batch) if parcel.header.last > cursor else 0
+
+    def _redrive_message(self, parcel: RedriveParcel, direct: DirectParcel) -> int:
+        """One record of a gateway may be a message of many values: the first is booked under its number, the rest beside it."""
+        tally, count = self._commit.tally, len(direct.readings)
+        if parcel.key is not None:
+            step = self._standing(parcel.key)
+            step.dead_lettered -= 1
+            step.stored += 1
+            count -= 1
+        tally.stored += count
+        self._take_readings(direct)
+        self._reject(direct)
+        return len(direct.readings)
+
+    def _standing(self, key: CursorKey) -> CursorStep:
+        """The step of a cursor whose records are booked differently; alone it does not move the cursor."""
+        step = self._steps.get(key)
+        if step is None:
+            cursor = self._state.cursors[key]
+            step = self._steps[key] = CursorStep(*key, before=cursor, seq=cursor)
+        return step
 
     def _flush_direct(self) -> None:
         if self._direct:
@@ -307,8 +392,17 @@ def _for_storage(batch: SeriesBatch) -> SeriesBatch:
     return SeriesBatch(batch.series[order], batch.time_us[order], batch.value[order], batch.quality[order])
 
 
+def _dead_value(origin: Origin, reject: Reject, header: Header | None = None, seq: int | None = None) -> DeadLetter:
+    """One value that is refused: the reading, if it could be read, else what was said about it."""
+    if reject.reading is not None:
+        about = msgspec.structs.replace(origin, content_type=READING_TYPE)
+        return _dead(about, header, seq, 1, reject, encode_reading(reject.reading), "reading")
+    about = msgspec.structs.replace(origin, content_type=TEXT_TYPE)
+    return _dead(about, header, seq, 1, reject, reject.detail.encode("utf-8", "replace"), "none")
+
+
 def _dead(
-    origin: Origin, header: Header | None, seq: int | None, records: int, reject: Reject, payload: bytes
+    origin: Origin, header: Header | None, seq: int | None, records: int, reject: Reject, payload: bytes, scope: Scope
 ) -> DeadLetter:
     digest = blake2b(payload + b"\0" + reject.where.encode("utf-8", "replace"), digest_size=DIGEST_BYTES).digest()
     return DeadLetter(
@@ -324,6 +418,8 @@ def _dead(
         content_type=_storable(origin.content_type),
         payload=payload,
         digest=digest,
+        received_us=origin.received_us,
+        scope=scope,
     )
 
 

@@ -238,6 +238,8 @@ class Worker:
             if started - last_tick > _TICK_S:
                 last_tick = started
                 committer.tick(now_us(), is_drained=not len(self._inbox))
+                if redriven := committer.redrive(now_us()):
+                    self._call(partial(self._answer, redriven))
                 metrics.DATABASE_UP.set(committer.is_database_up)
                 metrics.INFLIGHT_BYTES.set(self._inflight_bytes)
         committer.flush()

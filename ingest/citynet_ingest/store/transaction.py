@@ -10,12 +10,12 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from citynet.batch import SeriesBatch
-from citynet.errors import CitynetError
 from citynet.runtime.failpoint import hit
 from citynet_ingest import metrics
 from citynet_ingest.commit import Commit
 from citynet_ingest.copybody import copy_body
-from citynet_ingest.store import sql
+from citynet_ingest.store import redrive, sql
+from citynet_ingest.store.fence import FencedError
 from citynet_ingest.store.paths import Why, by_day, choose, split_late
 from citynet_rules.engine import Transition
 from citynet_rules.rule import Rule
@@ -25,10 +25,6 @@ Connection = psycopg.Connection[tuple[object, ...]]
 _EPOCH_ORDINAL = dt.date(1970, 1, 1).toordinal()
 _UNIX = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _COPY = "COPY reading (time, series_id, value, quality) FROM STDIN (FORMAT binary)"
-
-
-class FencedError(CitynetError):
-    """Another worker of the same shards wrote to the database; this one must stop and start afresh."""
 
 
 class Partitions:
@@ -73,6 +69,8 @@ def apply(connection: Connection, commit: Commit, target: Target) -> None:
         copy_rows(connection, commit.rows, has_columnstore=target.has_columnstore)
         _cursors(connection, commit)
         _books(connection, commit, target.worker, target.receipts_keep)
+        if commit.redriven:
+            redrive.book(connection, commit.redriven, target.worker)
         for status in commit.statuses:
             connection.execute(
                 sql.text("gateway_status"),
