@@ -13,6 +13,9 @@ UP_ALL = f"{ROOT}/up/+/+"
 DEV_ALL = f"{ROOT}/dev/+/+"
 HELLO_ALL = f"{ROOT}/hello/+"
 STATUS_ALL = f"{ROOT}/status/+"
+BROKER_DROPPED = (
+    "$SYS/broker/publish/messages/dropped"  # Mosquitto's own counter, over all its clients, since its start
+)
 
 _REMEMBERED = 65_536
 _SHARDED = frozenset({"up", "dev"})

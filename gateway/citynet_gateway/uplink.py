@@ -7,6 +7,8 @@ by the next hello.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -26,6 +28,9 @@ from citynet_gateway.mqtt import KEEPALIVE_S, leave, new_client
 INFLIGHT_MAX = 64  # MQTT publications without PUBACK
 QUEUED_MAX = 128  # those and what waits behind them; beyond it `publish` refuses and the window tries later
 GOODBYE_S_MAX = 1.5
+SESSION_TAKEN_OVER = 0x8E  # reason code of MQTT 5
+TAKEN_OVER_WINDOW_S = 600.0
+TAKEN_OVER_TELL_S = 60.0
 
 logger = log.get(__name__)
 
@@ -68,6 +73,7 @@ class Uplink:
         self._ack = topics.ack(gateway)
         self._outage = log.OutageLog(logger, "uplink")
         self._closing = False
+        self._taken_over_at_s = self._told_at_s = -math.inf
         self._batch_properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         self._batch_properties.ContentType = wire.CBOR
         client = self._client = new_client(endpoint, f"{gateway}-uplink", random, manual_ack=False)
@@ -156,8 +162,21 @@ class Uplink:
     ) -> None:
         metrics.CONNECTED.labels("uplink").set(0)
         self._put(Disconnected())
+        if reason.value == SESSION_TAKEN_OVER:
+            self._taken_over()
         if not self._closing:
             self._outage.failed(reason)
+
+    def _taken_over(self) -> None:
+        """Once may be our own connection that the broker had not given up; again means a second machine with our id."""
+        metrics.TAKEN_OVER.inc()
+        now_s = time.monotonic()
+        if now_s - self._taken_over_at_s < TAKEN_OVER_WINDOW_S and now_s - self._told_at_s > TAKEN_OVER_TELL_S:
+            self._told_at_s = now_s
+            logger.warning(
+                "gateway-id-in-use", meaning="another machine logs in under this gateway's id: a cloned card?"
+            )
+        self._taken_over_at_s = now_s
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from citynet.batch import SeriesBatch
 from citynet.control import Ack
@@ -42,6 +43,16 @@ class DeadLetter:
     digest: bytes
     received_us: int
     scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class SystemEvent:
+    """Something that operators must see and that no reading tells; `count` adds up within the hour."""
+
+    kind: Literal["broker_dropped", "gateway_cloned"]
+    object: str
+    count: int
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +111,9 @@ class Commit:
     steps: list[CursorStep] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     redriven: list[Redriven] = field(default_factory=list)
+    events: list[SystemEvent] = field(default_factory=list)
+    broker_dropped: int | None = None  # the broker's counter, where it moved
+    canaries: dict[str, int] = field(default_factory=dict)  # newest reading of a gateway's own, µs since 1970
     losses: list[Loss] = field(default_factory=list)
     notes: list[NoteRow] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)  # gateways that sent a batch
@@ -115,6 +129,7 @@ class Commit:
         return not (
             len(self.rows) or self.steps or self.dead or self.statuses or self.transitions or self.digests
             or self.tally != Tally() or self.snapshot or self.redriven
+            or self.events or self.broker_dropped is not None
         )  # fmt: skip
 
 

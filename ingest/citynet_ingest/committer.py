@@ -23,6 +23,7 @@ from citynet.formats import Reject
 from citynet.ids import SHARDS, shard_of
 from citynet.reading import Reading
 from citynet.runtime import log
+from citynet_ingest import metrics, report
 from citynet_ingest.commit import Answers, Commit
 from citynet_ingest.copybody import days_of
 from citynet_ingest.letter import reopen
@@ -160,6 +161,8 @@ class Committer:
         self.has_history = self._number > 0
         state = self._fresh_state()
         state.receipts.load(_bytes(block) for (block,) in connection.execute(sql.text("receipts"), worker))
+        row = connection.execute(sql.text("broker_counter")).fetchone()
+        state.broker_dropped = int(str(row[0])) if row else None
         series = self._registry.load(connection)
         state.engine.bind(series)
         self.state = state
@@ -265,9 +268,14 @@ class Committer:
     def _process(self, parcels: Sequence[Parcel]) -> Answers:
         self._retry(lambda: self._prepare(parcels))
         credit = max(1, self._settings.receive_maximum // 2)
+        started = time.perf_counter()
         commit, answers = Planner(self.state, self._registry, self._number + 1, credit).plan(parcels)
+        planned = time.perf_counter()
+        metrics.PLAN_S.observe(planned - started)
         if not commit.is_empty():
             self._store(commit)
+            metrics.STORE_S.observe(time.perf_counter() - planned)
+            report.committed(commit)
         return answers
 
     def _prepare(self, parcels: Sequence[Parcel]) -> None:

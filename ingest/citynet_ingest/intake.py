@@ -16,6 +16,7 @@ from citynet.reading import Reading
 from citynet.skim import NamesMemory
 from citynet_ingest.parcel import (
     BatchParcel,
+    BrokerParcel,
     DirectParcel,
     HelloParcel,
     Origin,
@@ -49,6 +50,8 @@ class Intake:
             packet.content_type or "",
             packet.payload,
         )
+        if packet.topic == topics.BROKER_DROPPED:
+            return BrokerParcel(origin, int(packet.payload)) if packet.payload.isdigit() else None
         try:
             topic = topics.parse(packet.topic)
             if topic.kind in ("hello", "status"):  # not sharded by topic: every worker hears them, the owner answers

@@ -92,6 +92,13 @@ class StatusParcel(msgspec.Struct, frozen=True):
     status: Status
 
 
+class BrokerParcel(msgspec.Struct, frozen=True):
+    """What the broker says of itself: how many messages it has dropped since its start."""
+
+    origin: Origin
+    dropped: int
+
+
 class RedriveParcel(msgspec.Struct, frozen=True):
     """A dead letter that is tried again: as a batch, as readings of a message, or with the reason why it still fails.
 
@@ -121,7 +128,7 @@ class RedriveParcel(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, batch=None, direct=None, failure=why)
 
 
-Parcel = BatchParcel | DirectParcel | PoisonParcel | HelloParcel | StatusParcel | RedriveParcel
+Parcel = BatchParcel | DirectParcel | PoisonParcel | HelloParcel | StatusParcel | BrokerParcel | RedriveParcel
 
 
 _PARCEL_BYTES = 1_000  # objects around a payload

@@ -14,13 +14,24 @@ from hashlib import blake2b
 import msgspec
 import numpy as np
 
-from citynet.batch import F64, I32, I64, U8, SeriesBatch
+from citynet.batch import F64, I32, I64, U8, Batch, SeriesBatch
 from citynet.control import Ack, AckCause, encode
 from citynet.formats import Reject
 from citynet.notes import ClockNote, EventNote, LossNote, RawNote
 from citynet.topics import ROOT
 from citynet.wire import TELEMETRY, Header
-from citynet_ingest.commit import Answers, Commit, CursorStep, DeadLetter, GatewayStatus, Loss, NoteRow, Redriven
+from citynet_ingest.clones import EpochWatch
+from citynet_ingest.commit import (
+    Answers,
+    Commit,
+    CursorStep,
+    DeadLetter,
+    GatewayStatus,
+    Loss,
+    NoteRow,
+    Redriven,
+    SystemEvent,
+)
 from citynet_ingest.intake import DIGEST_BYTES
 from citynet_ingest.letter import (
     READING_TYPE,
@@ -32,6 +43,7 @@ from citynet_ingest.letter import (
 )
 from citynet_ingest.parcel import (
     BatchParcel,
+    BrokerParcel,
     DirectParcel,
     HelloParcel,
     Origin,
@@ -44,6 +56,7 @@ from citynet_ingest.registry import Registry
 from citynet_ingest.watermarks import Watermarks
 from citynet_rules.engine import Engine
 
+CANARY = "gateway_uptime_s"  # a gateway's reading of its own, in the alarm stream
 _SCOPES: dict[str, Scope] = {f"{ROOT}/up": "batch", f"{ROOT}/dev": "message"}  # poison, by the kind of its topic
 
 CursorKey = tuple[str, str, int]
@@ -84,6 +97,8 @@ class State:
     receipts: Receipts
     watermarks: Watermarks
     cursors: dict[CursorKey, int] = field(default_factory=dict)
+    epochs: EpochWatch = field(default_factory=EpochWatch)
+    broker_dropped: int | None = None
 
 
 def cursor_keys(parcels: Iterable[Parcel]) -> set[CursorKey]:
@@ -160,6 +175,8 @@ class Planner:
             self._hello(parcel)
         elif isinstance(parcel, RedriveParcel):
             self._redrive(parcel)
+        elif isinstance(parcel, BrokerParcel):
+            self._broker(parcel)
         else:
             self._status(parcel)
 
@@ -203,12 +220,26 @@ class Planner:
         parcel = parcel.after(cursor)
         self._book(parcel, step)
         batch, header = parcel.batch, parcel.header
+        rival = self._state.epochs.moved(header.gateway, header.stream, header.epoch, parcel.origin.received_us)
+        if rival is not None:
+            detail = f"{header.stream}: epochs {rival} and {header.epoch} take turns"
+            self._commit.events.append(SystemEvent("gateway_cloned", header.gateway, 1, detail))
         backlog, received_us = header.highest - header.last, parcel.origin.received_us
         if header.stream == TELEMETRY:
             newest = int(batch.time_us.max()) if len(batch) else None
             self._state.watermarks.batch(header.gateway, newest, backlog, received_us)
         else:
             self._state.watermarks.alarm_batch(header.gateway, backlog, received_us)
+            self._canary(header.gateway, batch)
+
+    def _canary(self, gateway: str, batch: Batch) -> None:
+        """The gateway's own reading tells how long anything takes from its acceptance to the commit."""
+        name = f"{gateway}/{CANARY}"
+        if name in batch.names:
+            times = batch.time_us[batch.index == batch.names.index(name)]
+            if len(times):
+                newest = self._commit.canaries.get(gateway, 0)
+                self._commit.canaries[gateway] = max(newest, int(times.max()))
 
     def _book(self, parcel: BatchParcel, step: CursorStep) -> None:
         """Every record of a batch as what it is."""
@@ -359,6 +390,18 @@ class Planner:
             seq = self._state.cursors.get((parcel.gateway, held.st, held.ep), 0)
             ack = Ack(held.ep, held.st, seq, self._credit, "hello", parcel.hello.ref)
             self._answers.acks[parcel.gateway, held.st, held.ep, parcel.hello.ref] = ack
+
+    def _broker(self, parcel: BrokerParcel) -> None:
+        """The broker's counter starts anew with the broker. The first look of all is where counting begins."""
+        before = self._state.broker_dropped
+        if parcel.dropped == before:
+            return
+        self._state.broker_dropped = self._commit.broker_dropped = parcel.dropped
+        if before is not None:
+            grown = parcel.dropped - before if parcel.dropped > before else parcel.dropped
+            if grown:
+                detail = f"the broker's counter of dropped messages went from {before} to {parcel.dropped}"
+                self._commit.events.append(SystemEvent("broker_dropped", "broker", grown, detail))
 
     def _status(self, parcel: StatusParcel) -> None:
         status = parcel.status

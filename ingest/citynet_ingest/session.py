@@ -59,6 +59,7 @@ class Session:
         filters: list[mqtt5.TopicFilter],
         listener: Listener,
         *,
+        optional: list[mqtt5.TopicFilter],
         receive_maximum: int,
         keep_alive_s: int,
         session_expiry_s: int,
@@ -66,6 +67,8 @@ class Session:
     ) -> None:
         self._endpoint = endpoint
         self._filters = filters
+        self._optional = optional
+        self._optional_id = 0
         self._listener = listener
         self._keep_alive_s = keep_alive_s
         self._retry_s_max = retry_s_max
@@ -184,6 +187,9 @@ class Session:
         self._outstanding_max = max(1, min(answer.receive_max, 1_000))
         self._link = link
         link.write(mqtt5.SubscribePacket(self._next_packet_id(), self._filters).write())
+        if self._optional:
+            self._optional_id = self._next_packet_id()
+            link.write(mqtt5.SubscribePacket(self._optional_id, self._optional).write())
         _log.info("broker-connected", generation=self._generation, session_present=answer.session_present)
         self._listener.connected(self._generation, answer.session_present)
         self._flush()
@@ -223,7 +229,9 @@ class Session:
             self._flush()
         elif isinstance(packet, mqtt5.SubAckPacket):
             refused = [code.name for code in packet.reason_codes if code not in _GRANTED]
-            if refused:
+            if refused and packet.packet_id == self._optional_id:
+                _log.warning("subscription-refused", topics=[item.pattern for item in self._optional])
+            elif refused:
                 link.fail(f"subscription refused: {', '.join(refused).lower()}")
         elif isinstance(packet, mqtt5.DisconnectPacket):
             link.fail(f"broker disconnected us: {packet.reason_code.name.lower().replace('_', '-')}")

@@ -112,6 +112,7 @@ class Worker:
             f"citynet-ingest-{settings.worker}",
             filters_of(parse_shards(settings.shards)),
             self,
+            optional=broker_filters_of(parse_shards(settings.shards)),
             receive_maximum=settings.receive_maximum,
             keep_alive_s=settings.keep_alive_s,
             session_expiry_s=settings.session_expiry_s,
@@ -123,6 +124,7 @@ class Worker:
         self._arriving: list[Weighed] = []
         self._inflight_bytes = 0
         self._generation = 0
+        self._reading_since = 0.0  # when the first message of this read of the socket was there
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
         given = conninfo_to_dict(**self._database.conninfo())
@@ -178,6 +180,8 @@ class Worker:
         self._inbox.clear()
 
     def received(self, packet: mqtt5.PublishPacket, generation: int) -> None:
+        if not self._reading_since:
+            self._reading_since = time.perf_counter()
         parcel = self._intake.take(packet, generation, now_us())
         if parcel is None:
             if packet.packet_id:
@@ -193,15 +197,18 @@ class Worker:
         if self._arriving:
             self._inbox.put(self._arriving)
             metrics.MESSAGES.inc(len(self._arriving))
+            metrics.DECODE_S.observe(time.perf_counter() - self._reading_since)
             self._arriving = []
+        self._reading_since = 0.0
 
-    def _answer(self, all_answers: list[Answers]) -> None:
+    def _answer(self, all_answers: list[Answers], committed: float) -> None:
         for answers in all_answers:
             self._session.acknowledge(answers.packet_ids, answers.generation)
             hit("ingest.after-puback")
             for (gateway, stream, epoch, ref), ack in answers.acks.items():
                 key = f"{gateway}/{stream}/{epoch}/{ref}/{ack.why}"
                 self._session.publish(key, topics.ack(gateway), control.encode(ack))
+        metrics.ACK_S.observe(time.perf_counter() - committed)
 
     def _release(self, generation: int, weight: int) -> None:
         """Parcels of this weight, all of one connection, are done with."""
@@ -229,17 +236,19 @@ class Worker:
             haul = self._inbox.take(_TICK_S)
             started = time.perf_counter()
             if haul.parcels:
+                metrics.WAIT_S.observe(max(0, now_us() - haul.parcels[0].origin.received_us) / 1e6)
                 answers = committer.process(haul.parcels)
+                committed = time.perf_counter()
                 metrics.COMMITS.inc()
                 metrics.READINGS.inc(haul.readings)
-                metrics.COMMIT_S.observe(time.perf_counter() - started)
-                self._call(partial(self._answer, answers))
+                metrics.COMMIT_S.observe(committed - started)
+                self._call(partial(self._answer, answers, committed))
                 self._call(partial(self._release, haul.parcels[0].origin.generation, haul.weight))
             if started - last_tick > _TICK_S:
                 last_tick = started
                 committer.tick(now_us(), is_drained=not len(self._inbox))
                 if redriven := committer.redrive(now_us()):
-                    self._call(partial(self._answer, redriven))
+                    self._call(partial(self._answer, redriven, time.perf_counter()))
                 metrics.DATABASE_UP.set(committer.is_database_up)
                 metrics.INFLIGHT_BYTES.set(self._inflight_bytes)
         committer.flush()
@@ -267,6 +276,13 @@ def filters_of(shards: range) -> list[mqtt5.TopicFilter]:
         *(mqtt5.TopicFilter(f, max_qos=qos, retain_handling=once, retain_as_published=False) for f in data),
         *(mqtt5.TopicFilter(f, max_qos=qos, retain_as_published=False) for f in (topics.HELLO_ALL, topics.STATUS_ALL)),
     ]
+
+
+def broker_filters_of(shards: range) -> list[mqtt5.TopicFilter]:
+    """What the broker says of itself; one worker of all listens, so that it is counted once."""
+    if 0 not in shards:
+        return []
+    return [mqtt5.TopicFilter(topics.BROKER_DROPPED, max_qos=mqtt5.QoS.AT_MOST_ONCE)]
 
 
 def prepare_database(database: DatabaseSettings, stop: threading.Event, retry_s: float = 1.0) -> None:

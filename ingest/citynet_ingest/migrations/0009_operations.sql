@@ -30,7 +30,7 @@ ALTER TABLE gateway
 
 -- Things that operators must see and that no reading tells: counted by the hour, so that a storm stays a few rows.
 CREATE TABLE system_event (
-    kind    text NOT NULL,              -- broker-dropped, gateway-cloned
+    kind    text NOT NULL,              -- broker_dropped, gateway_cloned
     object  text NOT NULL,              -- which broker, which gateway
     since   timestamptz NOT NULL,       -- the hour
     first_at timestamptz NOT NULL DEFAULT now(),

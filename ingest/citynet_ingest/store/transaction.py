@@ -69,6 +69,7 @@ def apply(connection: Connection, commit: Commit, target: Target) -> None:
         copy_rows(connection, commit.rows, has_columnstore=target.has_columnstore)
         _cursors(connection, commit)
         _books(connection, commit, target.worker, target.receipts_keep)
+        _events(connection, commit)
         if commit.redriven:
             redrive.book(connection, commit.redriven, target.worker)
         for status in commit.statuses:
@@ -140,7 +141,8 @@ def _cursors(connection: Connection, commit: Commit) -> None:
         if connection.execute(sql.text("cursor_step"), moves).rowcount != len(steps):
             raise FencedError("a cursor was moved by another process; stopping")
     if commit.heard:
-        connection.execute(sql.text("gateway_heard"), {"gateways": commit.heard})
+        canaries = [commit.canaries.get(gateway) for gateway in commit.heard]
+        connection.execute(sql.text("gateway_heard"), {"gateways": commit.heard, "canaries": canaries})
     if commit.claims:
         newest = {claim[:3]: claim[3] for claim in commit.claims}
         gateways, streams, epochs = zip(*newest, strict=True)
@@ -172,6 +174,13 @@ def _books(connection: Connection, commit: Commit, worker: str, receipts_keep: i
             hashes = b"".join(commit.digests)
             cursor.execute(sql.text("receipt_add"), {"worker": worker, "number": commit.number, "hashes": hashes})
             cursor.execute(sql.text("receipt_trim"), {"worker": worker, "keep": receipts_keep})
+
+
+def _events(connection: Connection, commit: Commit) -> None:
+    if commit.broker_dropped is not None:
+        connection.execute(sql.text("broker_counter_set"), {"value": commit.broker_dropped})
+    for event in commit.events:
+        connection.execute(sql.text("system_event_add"), _fields(event))
 
 
 def _fields(row: object) -> dict[str, object]:
