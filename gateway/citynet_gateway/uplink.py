@@ -7,7 +7,6 @@ by the next hello.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,13 +23,11 @@ from citynet.runtime import failpoint, log
 from citynet.runtime.settings import BrokerEndpoint
 from citynet_gateway import metrics
 from citynet_gateway.mqtt import KEEPALIVE_S, leave, new_client
+from citynet_gateway.takeover import Cuts
 
 INFLIGHT_MAX = 64  # MQTT publications without PUBACK
 QUEUED_MAX = 128  # those and what waits behind them; beyond it `publish` refuses and the window tries later
 GOODBYE_S_MAX = 1.5
-SESSION_TAKEN_OVER = 0x8E  # reason code of MQTT 5
-TAKEN_OVER_WINDOW_S = 600.0
-TAKEN_OVER_TELL_S = 60.0
 
 logger = log.get(__name__)
 
@@ -73,7 +70,8 @@ class Uplink:
         self._ack = topics.ack(gateway)
         self._outage = log.OutageLog(logger, "uplink")
         self._closing = False
-        self._taken_over_at_s = self._told_at_s = -math.inf
+        self._established = False
+        self._cuts = Cuts()
         self._batch_properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         self._batch_properties.ContentType = wire.CBOR
         client = self._client = new_client(endpoint, f"{gateway}-uplink", random, manual_ack=False)
@@ -146,6 +144,7 @@ class Uplink:
             self._outage.failed(f"subscription to {self._ack} refused: {reasons[0]}")
             return
         self._outage.worked()
+        self._established = True
         metrics.CONNECTED.labels("uplink").set(1)
         self._put(Connected())
 
@@ -162,21 +161,17 @@ class Uplink:
     ) -> None:
         metrics.CONNECTED.labels("uplink").set(0)
         self._put(Disconnected())
-        if reason.value == SESSION_TAKEN_OVER:
-            self._taken_over()
+        if self._established and not self._closing:
+            self._cut(reason.value)
+        self._established = False
         if not self._closing:
             self._outage.failed(reason)
 
-    def _taken_over(self) -> None:
-        """Once may be our own connection that the broker had not given up; again means a second machine with our id."""
-        metrics.TAKEN_OVER.inc()
-        now_s = time.monotonic()
-        if now_s - self._taken_over_at_s < TAKEN_OVER_WINDOW_S and now_s - self._told_at_s > TAKEN_OVER_TELL_S:
-            self._told_at_s = now_s
-            logger.warning(
-                "gateway-id-in-use", meaning="another machine logs in under this gateway's id: a cloned card?"
-            )
-        self._taken_over_at_s = now_s
+    def _cut(self, reason: int) -> None:
+        metrics.CUTS.inc()
+        meaning = self._cuts.cut(reason, time.monotonic())
+        if meaning is not None:
+            logger.warning("uplink-cut-again", reason=reason, meaning=meaning)
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         try:

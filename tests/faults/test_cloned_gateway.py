@@ -33,7 +33,7 @@ def test_two_gateways_with_one_id(folder: Path, broker: EmbeddedMosquitto, dsn: 
             seen = "SELECT 1 FROM system_event WHERE kind = 'gateway_cloned' AND object = %s"
             wait_for(lambda: query(dsn, seen, GATEWAY), "the server sees two machines", DEADLINE_S)
             for twin in twins:
-                wait_for(lambda twin=twin: twin.events("gateway-id-in-use"), "a twin notices", DEADLINE_S)  # type: ignore[misc]
+                wait_for(lambda twin=twin: twin.events("uplink-cut-again"), "a twin notices", DEADLINE_S)  # type: ignore[misc]
             count = "SELECT count(*) FROM reading r JOIN series s ON s.id = r.series_id WHERE s.metric = 'a'"
             wait_for(lambda: query(dsn, count)[0][0] >= 2 * MESSAGES, "both are heard to the end", DEADLINE_S)
             for twin in twins:

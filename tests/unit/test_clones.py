@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from citynet_gateway.takeover import CUTS_MIN, SESSION_TAKEN_OVER, TELL_AGAIN_S, WINDOW_S, Cuts
 from citynet_ingest.clones import RETURNS_MIN, TELL_AGAIN_US, WINDOW_US, EpochWatch
 
 S = 1_000_000
@@ -46,3 +47,23 @@ def test_returns_far_apart_and_other_streams_and_gateways_do_not_add_up() -> Non
         for stream, epoch in (("telemetry", 1), ("alarm", 2), ("telemetry", 1))
     ]
     assert set(told) == {None}
+
+
+def test_a_gateway_that_is_told_of_the_takeover_says_so_the_second_time() -> None:
+    cuts = Cuts()
+    assert cuts.cut(SESSION_TAKEN_OVER, 0.0) is None
+    meaning = cuts.cut(SESSION_TAKEN_OVER, 5.0)
+    assert meaning is not None
+    assert "cloned" in meaning
+    assert cuts.cut(SESSION_TAKEN_OVER, 5.0 + TELL_AGAIN_S / 2) is None
+    assert cuts.cut(SESSION_TAKEN_OVER, 5.0 + TELL_AGAIN_S) is not None
+
+
+def test_a_gateway_that_is_only_cut_off_needs_more_of_it() -> None:
+    cuts = Cuts()
+    told = [cuts.cut(0x80, float(k)) for k in range(CUTS_MIN)]
+    assert told[:-1] == [None] * (CUTS_MIN - 1)
+    assert told[-1] is not None
+    assert "or a broker in trouble" in told[-1]
+    rare = Cuts()
+    assert {rare.cut(SESSION_TAKEN_OVER, k * WINDOW_S) for k in range(20)} == {None}
