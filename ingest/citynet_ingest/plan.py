@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 import msgspec
 import numpy as np
@@ -18,35 +17,26 @@ from citynet.batch import F64, I32, I64, U8, Batch, SeriesBatch
 from citynet.control import Ack, AckCause, encode
 from citynet.formats import Reject
 from citynet.notes import ClockNote, EventNote, LossNote, RawNote
-from citynet.topics import ROOT
 from citynet.wire import TELEMETRY, Header
 from citynet_ingest.clones import EpochWatch
 from citynet_ingest.commit import (
     Answers,
     Commit,
     CursorStep,
-    DeadLetter,
     GatewayStatus,
     Loss,
     NoteRow,
     Redriven,
     SystemEvent,
 )
+from citynet_ingest.deadletter import dead, dead_value, scope_of, storable
 from citynet_ingest.intake import DIGEST_BYTES
-from citynet_ingest.letter import (
-    READING_TYPE,
-    TEXT_TYPE,
-    WHOLE_BYTES_MAX,
-    WHOLE_COPIES_MAX,
-    Scope,
-    encode_reading,
-)
+from citynet_ingest.letter import WHOLE_BYTES_MAX, WHOLE_COPIES_MAX
 from citynet_ingest.parcel import (
     BatchParcel,
     BrokerParcel,
     DirectParcel,
     HelloParcel,
-    Origin,
     Parcel,
     PoisonParcel,
     RedriveParcel,
@@ -57,7 +47,6 @@ from citynet_ingest.watermarks import Watermarks
 from citynet_rules.engine import Engine
 
 CANARY = "gateway_uptime_s"  # a gateway's reading of its own, in the alarm stream
-_SCOPES: dict[str, Scope] = {f"{ROOT}/up": "batch", f"{ROOT}/dev": "message"}  # poison, by the kind of its topic
 
 CursorKey = tuple[str, str, int]
 Columns = tuple[I32, I64, F64, U8]
@@ -250,7 +239,7 @@ class Planner:
         step.stored += len(batch)
         for seq, reject in batch.rejects:
             step.dead_lettered += 1
-            self._commit.dead.append(_dead_value(parcel.origin, reject, header, seq))
+            self._commit.dead.append(dead_value(parcel.origin, reject, header, seq))
         for seq, note in parcel.notes:
             self._note(parcel, step, seq, note)
 
@@ -259,19 +248,19 @@ class Planner:
         key = _key(header)
         if isinstance(note, LossNote):
             step.lost += note.span
-            self._commit.losses.append(Loss(*key, note.first, note.last, _storable(note.reason)))
+            self._commit.losses.append(Loss(*key, note.first, note.last, storable(note.reason)))
         elif isinstance(note, RawNote):
             step.dead_lettered += 1
             reject = Reject("field-message", note.topic, note.reason)
-            self._commit.dead.append(_dead(parcel.origin, header, seq, 1, reject, note.payload, "field"))
+            self._commit.dead.append(dead(parcel.origin, header, seq, 1, reject, note.payload, "field"))
         elif isinstance(note, ClockNote):
             step.noted += 1
             self._commit.notes.append(
-                NoteRow(*key, seq, "clock", {"boot": _storable(note.boot), "offset_us": note.offset_us})
+                NoteRow(*key, seq, "clock", {"boot": storable(note.boot), "offset_us": note.offset_us})
             )
         elif isinstance(note, EventNote):
             step.noted += 1
-            texts: dict[str, object] = {"code": _storable(note.code), "text": _storable(note.text)}
+            texts: dict[str, object] = {"code": storable(note.code), "text": storable(note.text)}
             body = {"device": note.device, "time_us": note.time_us} | texts
             self._commit.notes.append(NoteRow(*key, seq, "event", body))
 
@@ -280,8 +269,8 @@ class Planner:
         header = parcel.header
         if header is None or header.gateway != parcel.origin.topic.rpartition("/")[2]:
             self._commit.tally.dead_lettered += 1
-            scope = _SCOPES.get("/".join(parcel.origin.topic.split("/", 3)[:3]), "none")
-            self._commit.dead.append(_dead(parcel.origin, None, None, 1, reject, parcel.origin.payload, scope))
+            scope = scope_of(parcel.origin.topic)
+            self._commit.dead.append(dead(parcel.origin, None, None, 1, reject, parcel.origin.payload, scope))
             return
         cursor = self._state.cursors.get(_key(header), 0)
         step = self._fresh(header)
@@ -289,7 +278,7 @@ class Planner:
             count = header.last - cursor
             step.dead_lettered += count
             payload = parcel.origin.payload
-            self._commit.dead.append(_dead(parcel.origin, header, cursor + 1, count, reject, payload, "batch"))
+            self._commit.dead.append(dead(parcel.origin, header, cursor + 1, count, reject, payload, "batch"))
 
     # --- class B: messages without sequence numbers ---
 
@@ -318,10 +307,10 @@ class Planner:
             self._commit.tally.dead_lettered += 1
             small = whole < WHOLE_COPIES_MAX and len(payload) <= WHOLE_BYTES_MAX
             if reject.reading is None and parcel.is_whole and (small or whole == 0):
-                letter = _dead(parcel.origin, None, None, 1, reject, payload, "value")
+                letter = dead(parcel.origin, None, None, 1, reject, payload, "value")
                 whole += 1
             else:
-                letter = _dead_value(parcel.origin, reject)
+                letter = dead_value(parcel.origin, reject)
             self._commit.dead.append(letter)
 
     # --- dead letters that are tried again ---
@@ -340,15 +329,19 @@ class Planner:
         elif parcel.direct is not None:
             stored = self._redrive_message(parcel, parcel.direct)
         said = f"{failure.reason} at {failure.where}: {failure.detail}" if failure else None
-        self._commit.redriven.append(Redriven(parcel.letter, parcel.by, stored, _storable(said) if said else None))
+        self._commit.redriven.append(Redriven(parcel.letter, parcel.by, stored, storable(said) if said else None))
 
     def _redrive_unnumbered(self, parcel: BatchParcel) -> tuple[Reject | None, int]:
         """A batch whose numbers could not be read when it came: its cursor decides, as for any batch."""
         cursor = self._state.cursors.get(_key(parcel.header), 0)
-        self._batch(parcel)
+        step = self._fresh(parcel.header)
+        if step is not None:  # what it says of its gateway's backlog and epoch is history
+            parcel = parcel.after(cursor)
+            self._book(parcel, step)
+            return None, len(parcel.batch)
         if parcel.header.seq0 > cursor + 1:
             return Reject("gap", "s0", f"the cursor stands at {cursor}; what is missing has to come first"), 0
-        return None, len(parcel.after(cursor).batch) if parcel.header.last > cursor else 0
+        return None, 0
 
     def _redrive_message(self, parcel: RedriveParcel, direct: DirectParcel) -> int:
         """One record of a gateway may be a message of many values: the first is booked under its number, the rest beside it."""
@@ -406,7 +399,7 @@ class Planner:
     def _status(self, parcel: StatusParcel) -> None:
         status = parcel.status
         # Encoded anew: what stands in unknown fields of a stranger's JSON need not be JSON to PostgreSQL.
-        clean = msgspec.structs.replace(status, version=_storable(status.version), clock=_storable(status.clock))
+        clean = msgspec.structs.replace(status, version=storable(status.version), clock=storable(status.clock))
         body = encode(clean).decode()
         received_us = parcel.origin.received_us
         self._commit.statuses.append(GatewayStatus(parcel.gateway, status.online, body, received_us))
@@ -433,39 +426,3 @@ def _for_storage(batch: SeriesBatch) -> SeriesBatch:
         return batch
     order = np.lexsort((batch.time_us, batch.series))
     return SeriesBatch(batch.series[order], batch.time_us[order], batch.value[order], batch.quality[order])
-
-
-def _dead_value(origin: Origin, reject: Reject, header: Header | None = None, seq: int | None = None) -> DeadLetter:
-    """One value that is refused: the reading, if it could be read, else what was said about it."""
-    if reject.reading is not None:
-        about = msgspec.structs.replace(origin, content_type=READING_TYPE)
-        return _dead(about, header, seq, 1, reject, encode_reading(reject.reading), "reading")
-    about = msgspec.structs.replace(origin, content_type=TEXT_TYPE)
-    return _dead(about, header, seq, 1, reject, reject.detail.encode("utf-8", "replace"), "none")
-
-
-def _dead(
-    origin: Origin, header: Header | None, seq: int | None, records: int, reject: Reject, payload: bytes, scope: Scope
-) -> DeadLetter:
-    digest = blake2b(payload + b"\0" + reject.where.encode("utf-8", "replace"), digest_size=DIGEST_BYTES).digest()
-    return DeadLetter(
-        topic=_storable(origin.topic),
-        source=header.gateway if header else None,
-        stream=header.stream if header else None,
-        epoch=header.epoch if header else None,
-        seq=seq,
-        records=records,
-        reason=reject.reason,
-        place=_storable(reject.where),
-        detail=_storable(reject.detail),
-        content_type=_storable(origin.content_type),
-        payload=payload,
-        digest=digest,
-        received_us=origin.received_us,
-        scope=scope,
-    )
-
-
-def _storable(text: str) -> str:
-    """PostgreSQL's text holds neither NUL nor lone surrogates; what a stranger sent may."""
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
