@@ -22,7 +22,18 @@ from citynet_api.database import Database
 from citynet_api.feed import Feed
 from citynet_api.headers import SecurityHeaders
 from citynet_api.problems import KINDS, MEDIA_TYPE, URN, ProblemBody
-from citynet_api.routes import alerts, city, delivery, devices, series, service, stream
+from citynet_api.routes import (
+    alerts,
+    city,
+    completeness,
+    delivery,
+    devices,
+    latest,
+    readings,
+    series,
+    service,
+    stream,
+)
 from citynet_api.settings import ApiSettings
 from citynet_api.telemetry import RequestMetrics
 
@@ -61,7 +72,7 @@ def create_app(settings: ApiSettings, conninfo: Mapping[str, Any]) -> FastAPI:
     app.state.context = parts
     errors.install(app)
     # stream before alerts: /v1/alerts/stream must not be taken for the alert "stream".
-    for module in (stream, alerts, devices, series, city, delivery, service):
+    for module in (stream, alerts, devices, series, readings, latest, completeness, city, delivery, service):
         app.include_router(module.router)
     _serve_console(app)
     app.add_middleware(BodyLimit, bytes_max=settings.body_bytes_max, own_bound=frozenset({devices.router.prefix}))

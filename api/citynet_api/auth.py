@@ -1,26 +1,20 @@
 """Who asks: bearer tokens ``cn_…`` in the Authorization header, their roles, and the brief memory of verified ones.
 
-A token is 256 random bits, so its SHA-256 is stored without salt or stretching: there is nothing to guess. A token in the
-URL is never looked at; URLs end up in logs and histories.
+A token in the URL is never looked at; URLs end up in logs and histories.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 from typing import Protocol
 
+from citynet.tokens import bearer, digest
 from citynet_api.problems import Problem
 
-PREFIX = "cn_"
-SECRET_BYTES = 32
 CACHE_ENTRIES_MAX = 1024
-_TOKEN = re.compile(r"cn_[A-Za-z0-9_-]{43}")
 
 
 class Role(IntEnum):
@@ -50,25 +44,6 @@ class Clock(Protocol):
     """Monotonic seconds."""
 
     def __call__(self) -> float: ...
-
-
-def mint(random_bytes: bytes) -> str:
-    """The token for 32 random bytes."""
-    if len(random_bytes) != SECRET_BYTES:
-        raise ValueError(f"a token needs {SECRET_BYTES} random bytes, not {len(random_bytes)}")
-    return PREFIX + base64.urlsafe_b64encode(random_bytes).decode().rstrip("=")
-
-
-def digest(token: str) -> bytes:
-    """What the database keeps of a token."""
-    return hashlib.sha256(token.encode()).digest()
-
-
-def bearer(header: str | None) -> str | None:
-    """The token of an Authorization header; None if there is none that could be ours."""
-    scheme, _, token = (header or "").strip().partition(" ")
-    token = token.strip()
-    return token if scheme.lower() == "bearer" and _TOKEN.fullmatch(token) else None
 
 
 def unauthenticated() -> Problem:

@@ -14,7 +14,6 @@ import typer
 from citynet.runtime.command import ConfigOption, JsonOption, command, start_logging
 from citynet.runtime.settings import DatabaseSettings, load
 from citynet_api import server, tokens
-from citynet_api.auth import Role
 from citynet_api.settings import ApiSettings
 
 app = typer.Typer(no_args_is_help=True, help="Serve the API and the console; manage tokens.")
@@ -28,6 +27,7 @@ class RoleName(StrEnum):
     viewer = "viewer"
     operator = "operator"
     admin = "admin"
+    source = tokens.SOURCE_ROLE
 
 
 @app.callback()
@@ -54,13 +54,14 @@ def run(
 def token_create(
     name: Annotated[str, typer.Argument(help="Whose token; shown with every acknowledgement.")],
     role: Annotated[RoleName, typer.Option(help="What it may do.")] = RoleName.viewer,
+    source: Annotated[str | None, typer.Option(help="With the role source: who may push with it.")] = None,
     expires_days: Annotated[int | None, typer.Option(help="Days until it expires; without, never.")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a token and print it, once; only its hash is kept."""
     with tokens.connect(_conninfo(config)) as connection:
-        made = tokens.create(connection, name, Role[role.value], expires_days)
+        made = tokens.create(connection, name, role.value, expires_days, source)
     print(_json({"token": made.token, **made.row}) if as_json else made.token)
 
 
@@ -73,11 +74,10 @@ def token_list(config: ConfigOption = None, as_json: JsonOption = False) -> None
     if as_json:
         print(_json(rows))
         return
-    print(f"{'NAME':24} {'ROLE':9} {'STATE':8} {'CREATED':20} EXPIRES")
+    print(f"{'NAME':24} {'ROLE':9} {'STATE':8} {'CREATED':20} {'EXPIRES':20} SOURCE")
     for row in rows:
-        print(
-            f"{row['name']:24} {row['role']:9} {row['state']:8} {_time(row['created_at']):20} {_time(row['expires_at'])}"
-        )
+        times = f"{_time(row['created_at']):20} {_time(row['expires_at']):20}"
+        print(f"{row['name']:24} {row['role']:9} {row['state']:8} {times} {row['source'] or '-'}")
 
 
 @token_app.command("revoke")

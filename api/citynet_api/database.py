@@ -22,7 +22,7 @@ from citynet_api.settings import ApiSettings
 Row = dict[str, Any]
 
 # The first schema (number of the newest migration) that has all this room reads. Migrations only go forward, so newer is fine.
-SCHEMA_MIN = 5
+SCHEMA_MIN = 11
 
 # A failed connection attempt of the pool ends after this; the next request starts a new one. Left at the library's five
 # minutes, its doubling pauses would keep a console dark for minutes after the database is back.
@@ -32,6 +32,7 @@ _SESSION = """
 SELECT set_config('timezone', 'UTC', false),
        set_config('default_transaction_read_only', 'on', false),
        set_config('plan_cache_mode', 'force_custom_plan', false), -- filters are optional parameters: plan for those given
+       set_config('jit', 'off', false), -- these queries are short; compiling them takes longer than running
        set_config('statement_timeout', %s, false),
        set_config('application_name', 'citynet api', false)
 """

@@ -141,6 +141,7 @@ class Series(BaseModel):
     unit: str | None
     low: float | None = Field(description="physical range of the sensor")
     high: float | None
+    interval_s: float | None = Field(description="seconds between readings, as registered")
     registered: bool
     first_seen_at: datetime
 
@@ -191,28 +192,113 @@ class Reading(BaseModel):
 
 
 class Bucket(BaseModel):
-    """The readings of one interval. Values that are not finite count, but take no part in the others."""
+    """The readings of one interval. Those that are bad or not finite count, but take no part in the figures."""
 
     at: datetime = Field(description="start of the interval")
     count: int
-    bad: int = Field(description="how many are of grade bad")
+    usable: int = Field(description="how many are finite and not of grade bad: those the figures are of")
     min: float | None
     max: float | None
-    avg: float | None
+    avg: Number = Field(description="null without usable readings")
     first: float | None
     last: float | None
 
 
-class Readings(BaseModel):
-    """Readings of a series in [from, to): raw ones a page at a time, or buckets all at once."""
+class Ranged(BaseModel):
+    """The range that was answered, and from which rows."""
 
-    series: Series
-    from_at: datetime
+    from_at: datetime = Field(description="with buckets the range asked for is widened to whole ones")
     to_at: datetime
     bucket: str = Field(description="raw, or the width of a bucket")
     bucket_s: int | None
+    source: Literal["raw", "minute", "hour"] = Field(
+        description="coarsest rows it is made of: readings, or rollups of 1 min or 1 h (with the open end from finer ones)"
+    )
+
+
+class Readings(Ranged):
+    """Readings of a series in [from, to): raw ones a page at a time, or buckets all at once."""
+
+    series: Series
     readings: list[Reading] = Field(description="ascending in time; empty with buckets")
     buckets: list[Bucket] = Field(description="ascending in time, without empty ones; empty with raw")
+    next: str | None
+
+
+class SeriesReadings(BaseModel):
+    """Readings of one of many series."""
+
+    series: Series
+    readings: list[Reading]
+    buckets: list[Bucket]
+
+
+class ManyReadings(Ranged):
+    """Readings of many series over one range, all raw or all in buckets of one width."""
+
+    items: list[SeriesReadings] = Field(description="in the order asked for")
+
+
+class LatestReading(Latest):
+    """The newest reading of a series, and how old it is."""
+
+    age_s: float = Field(description="by the database's clock; negative if the source's clock is ahead")
+
+
+class PlacedLatest(BaseModel):
+    """A series of an area with its newest reading."""
+
+    series_id: int
+    device: str
+    kind: str | None = Field(description="kind of the device")
+    district: str | None
+    lon: float | None = Field(description="WGS 84")
+    lat: float | None = Field(description="WGS 84")
+    metric: str
+    unit: str | None
+    latest: LatestReading | None = Field(description="null for a series that never had a reading")
+
+
+class Expectation(BaseModel):
+    """Readings expected against readings received."""
+
+    received: int = Field(description="readings of any quality")
+    expected: int | None = Field(description="null where no interval is known")
+    completeness: float | None = Field(description="0 to 1; surplus of one series never hides what another lacks")
+
+
+class SeriesCompleteness(Expectation):
+    """Completeness of one series."""
+
+    series_id: int
+    device: str
+    district: str | None
+    metric: str
+    interval_s: float | None = Field(description="seconds between readings: registered, or estimated from the readings")
+    interval_from: Literal["registered", "estimated"] | None
+    newest_at: datetime | None
+
+
+class GroupCompleteness(Expectation):
+    """Completeness of the series that share a district, metric or device."""
+
+    group: str | None = Field(description="name of the district, metric or device; null for devices without a district")
+    series: int
+    estimated: int = Field(description="series whose interval is an estimate")
+    unknown: int = Field(description="series without any interval; they count in `received` only")
+
+
+class Completeness(BaseModel):
+    """Completeness over a range: a page of series, or groups all at once."""
+
+    from_at: datetime = Field(
+        description="the range asked for, on whole minutes, from 6 h on whole hours; not beyond now"
+    )
+    to_at: datetime
+    by: Literal["series", "district", "metric", "device"]
+    series: list[SeriesCompleteness]
+    groups: list[GroupCompleteness]
+    total: GroupCompleteness = Field(description="of this page, or of all groups")
     next: str | None
 
 

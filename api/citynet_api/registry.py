@@ -19,7 +19,7 @@ _FAULTS_MAX = 50
 
 
 class SeriesEntry(BaseModel):
-    """A metric of a device, its unit and the physical range of its sensor. What is absent stays as it was."""
+    """A metric of a device: unit, physical range of its sensor, sampling interval. What is absent stays as it was."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -27,6 +27,7 @@ class SeriesEntry(BaseModel):
     unit: str | None = Field(None, max_length=32, pattern=_NO_NUL)
     low: float | None = None
     high: float | None = None
+    interval_s: float | None = Field(None, gt=0, le=366 * 86_400, description="seconds between its readings")
 
     @model_validator(mode="after")
     def _ordered(self) -> SeriesEntry:

@@ -21,6 +21,21 @@ class ApiSettings(Table):
     points_default: int = Field(300, ge=1, le=5000, description="buckets that bucket=auto aims at")
     points_max: int = Field(5000, ge=1, le=50_000, description="most buckets of one answer; finer buckets are refused")
 
+    series_max: int = Field(100, ge=1, le=1000, description="most series of one answer of /v1/readings")
+    points_total_max: int = Field(
+        50_000, ge=1000, le=1_000_000, description="most buckets of all series of one answer; more are refused"
+    )
+    raw_hours_max: float = Field(
+        72, gt=0, le=10_000, description="hours of raw readings that one answer may read, over all its series"
+    )
+    latest_page_max: int = Field(5000, ge=1, le=50_000, description="largest page of /v1/latest")
+    completeness_series_max: int = Field(
+        5000, ge=1, le=100_000, description="most series that completeness adds up by district, metric or device"
+    )
+    completeness_days_max: int = Field(
+        400, ge=1, le=4000, description="longest range of a completeness; a longer one is refused"
+    )
+
     stream_clients_max: int = Field(200, ge=1, le=10_000, description="event streams at once; one more is answered 503")
     stream_queue_max: int = Field(
         256,

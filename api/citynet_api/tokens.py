@@ -12,13 +12,15 @@ from typing import Any
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from citynet.errors import CitynetError
-from citynet_api.auth import SECRET_BYTES, Role, digest, mint
+from citynet.errors import CitynetError, DecodeError
+from citynet.ids import check_id
+from citynet.tokens import SECRET_BYTES, digest, mint
 from citynet_api.queries import query
 
 _NAME = re.compile(r"[\w.@ -]{1,64}")
 _CONNECT_TIMEOUT_S = 5
 DAYS_MAX = 36_500
+SOURCE_ROLE = "source"  # no role of the api: it only lets one source push over HTTP
 
 
 class TokenError(CitynetError):
@@ -48,14 +50,31 @@ def connect(conninfo: Mapping[str, Any]) -> Iterator[psycopg.Connection[DictRow]
         raise TokenError(f"database: {(str(error).strip().splitlines() or ['no answer'])[-1]}") from None
 
 
-def create(connection: psycopg.Connection[DictRow], name: str, role: Role, expires_days: int | None) -> Minted:
-    """Make a token. TokenError for a name that is taken or not usable as one."""
+def create(
+    connection: psycopg.Connection[DictRow], name: str, role: str, expires_days: int | None, source: str | None = None
+) -> Minted:
+    """Make a token of a role of the api, or of the role ``source``, which may push as `source` and nothing else.
+
+    TokenError for a name that is taken or not usable as one, and for a source without its role or the other way round.
+    """
+    if (role == SOURCE_ROLE) != (source is not None):
+        raise TokenError(f"the role {SOURCE_ROLE} and a source belong together: --role {SOURCE_ROLE} --source ID")
+    try:
+        source = check_id(source, "--source") if source is not None else None
+    except DecodeError as error:
+        raise TokenError(f"--source: {error.detail}") from None
     if _NAME.fullmatch(name) is None or name != name.strip():
         raise TokenError(f"token name {name[:80]!r}: 1 to 64 letters, digits, spaces or . _ @ -")
     if expires_days is not None and not 1 <= expires_days <= DAYS_MAX:
         raise TokenError(f"--expires-days {expires_days}: must be 1 to {DAYS_MAX}")
     token = mint(secrets.token_bytes(SECRET_BYTES))
-    parameters = {"name": name, "role": role.name, "digest": digest(token), "expires_days": expires_days}
+    parameters = {
+        "name": name,
+        "role": role,
+        "digest": digest(token),
+        "expires_days": expires_days,
+        "source": source,
+    }
     row = connection.execute(query("token_insert"), parameters).fetchone()
     if row is None:
         raise TokenError(f"token {name!r} exists already; choose another name (a revoked name stays in the records)")

@@ -168,6 +168,10 @@ class SeriesBatch:
         order = np.argsort(series, kind="stable")
         return cls(series[order], time_us[order], value[order], quality[order])
 
+    def picked(self, rows: Bools | I64 | slice) -> SeriesBatch:
+        """These rows: a mask, positions or a slice."""
+        return SeriesBatch(self.series[rows], self.time_us[rows], self.value[rows], self.quality[rows])
+
     def starts(self) -> I64:
         """Row where each series' run begins."""
         if not len(self):

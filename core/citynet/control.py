@@ -13,6 +13,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 Stream = Literal["telemetry", "alarm"]
 Epoch = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 Seq = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+KEY_REUSED = "idempotency-key-reused"  # reason of an outcome: the key came before with another body
 AckCause = Literal["commit", "duplicate", "gap", "hello"]
 
 
@@ -29,6 +30,21 @@ class Ack(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     credit: int
     why: AckCause = "commit"
     ref: str = ""
+
+
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Server to whoever asked for a reply: what became of one message, sent after COMMIT.
+
+    `duplicate`: it was stored before, so nothing is counted here. `reason` and `where` are those of the first dead letter.
+    For a batch `ack` is its own acknowledgement; a batch without one could not be read and has no place in any sequence.
+    """
+
+    stored: int = 0
+    dead_lettered: int = 0
+    duplicate: bool = False
+    reason: str = ""
+    where: str = ""
+    ack: Ack | None = None
 
 
 class Held(msgspec.Struct, frozen=True):

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from citynet.errors import DecodeError
-from citynet.ids import SHARDS, check_id, shard_of
+from citynet.ids import SHARDS, check_id, is_id, shard_of
 
 ROOT = "citynet/v1"
 UP_ALL = f"{ROOT}/up/+/+"
 DEV_ALL = f"{ROOT}/dev/+/+"
+REPLY_PREFIX = f"{ROOT}/reply/"
 HELLO_ALL = f"{ROOT}/hello/+"
 STATUS_ALL = f"{ROOT}/status/+"
 BROKER_DROPPED = (
@@ -18,7 +19,7 @@ BROKER_DROPPED = (
 )
 
 _REMEMBERED = 65_536
-_SHARDED = frozenset({"up", "dev"})
+_SHARDED = frozenset({"up", "dev", "push"})
 _PLAIN = frozenset({"ack", "hello", "status", "cmd", "cmd-result"})
 
 
@@ -39,6 +40,21 @@ def up(gateway: str) -> str:
 def dev(device: str) -> str:
     """Where a device without a gateway publishes SenML or ThingsBoard JSON."""
     return f"{ROOT}/dev/{shard_of(device):02d}/{device}"
+
+
+def push(source: str) -> str:
+    """Where the HTTP front publishes what a source pushed; it may speak of several devices."""
+    return f"{ROOT}/push/{shard_of(source):02d}/{source}"
+
+
+def reply(client: str) -> str:
+    """Where a client hears what became of the messages that it asked a reply for."""
+    return f"{REPLY_PREFIX}{client}"
+
+
+def is_reply(topic: str) -> bool:
+    """Whether `topic` is one that replies may go to."""
+    return topic.startswith(REPLY_PREFIX) and is_id(topic[len(REPLY_PREFIX) :])
 
 
 def ack(gateway: str) -> str:

@@ -145,7 +145,7 @@ def decode(payload: bytes, content_type: str = CBOR, memory: NamesMemory | None 
     """Decode a batch envelope. With a `memory`, lists of names that came before are not decoded again.
 
     Raises:
-        DecodeError: the bytes are no envelope at all (`EnvelopeError` where the header could be read).
+        DecodeError: the bytes are no envelope at all (`EnvelopeError` where the header could be read and is credible).
     """
     if memory is not None and content_type == CBOR and len(payload) <= BYTES_MAX:
         cut = memory.cut(payload)
@@ -164,7 +164,15 @@ def _decode(payload: bytes, content_type: str, names: tuple[str, ...] | None = N
     try:
         return _body(header, body, _names(body.get("names", [])) if names is None else names)
     except DecodeError as error:
+        if not _is_credible(header):
+            raise
         raise EnvelopeError(header, error) from None
+
+
+def _is_credible(header: Header) -> bool:
+    """Whether a broken batch may be booked by its header. One that claims more than fits a message, or more than the gateway
+    has accepted, is part of what is broken: booking it would make good records of later batches look like duplicates."""
+    return header.count <= READINGS_MAX + NOTES_MAX and (not header.highest or header.last <= header.highest)
 
 
 def _load(payload: bytes, content_type: str) -> dict[str, object]:

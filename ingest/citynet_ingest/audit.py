@@ -40,11 +40,17 @@ class StreamBalance:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """What the books say of a table, and what is in it."""
+    """What the books say of a table, what is in it, and what retention removed from it (and booked as `retired`)."""
 
     name: str
     booked: int
     found: int
+    retired: int = 0
+
+    @property
+    def difference(self) -> int:
+        """booked - (found + retired); 0 is well."""
+        return self.booked - self.found - self.retired
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class Audit:
 
     @property
     def is_balanced(self) -> bool:
-        return all(stream.difference == 0 for stream in self.streams) and all(s.booked == s.found for s in self.shelves)
+        return all(stream.difference == 0 for stream in self.streams) and all(s.difference == 0 for s in self.shelves)
 
     def totals(self) -> dict[str, int]:
         """Sums over all streams; `stored`, `dead_lettered` as the books have them, direct devices included."""
@@ -67,8 +73,7 @@ class Audit:
             "declared_lost": shelf["losses"],
             "noted": shelf["notes"],
             "in_spool": sum(s.in_spool for s in self.streams),
-            "difference": sum(abs(s.difference) for s in self.streams)
-            + sum(abs(s.booked - s.found) for s in self.shelves),
+            "difference": sum(abs(s.difference) for s in self.streams) + sum(abs(s.difference) for s in self.shelves),
         }
 
     def to_json(self) -> dict[str, object]:
@@ -102,12 +107,14 @@ def run(connection: psycopg.Connection[tuple[object, ...]], *, count_rows: bool 
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         streams = [balance(row) for row in connection.execute(sql.text("audit_streams")).fetchall()]
         row = connection.execute(sql.text("audit_books")).fetchone()
+        retired = {str(tbl): int(str(records)) for tbl, records in connection.execute(sql.text("retired_totals"))}
         counted = connection.execute("SELECT count(*) FROM reading").fetchone() if count_rows else None
     stored, dead, dead_found, lost, lost_found, noted, noted_found, duplicates = (int(str(n)) for n in row or ())
+    gone = retired.get("reading", 0)
     shelves = [
-        Shelf("readings", stored, int(str(counted[0])) if counted else stored),
-        Shelf("dead letters", dead, dead_found),
+        Shelf("readings", stored, int(str(counted[0])) if counted else stored - gone, gone),
+        Shelf("dead letters", dead, dead_found, retired.get("dead_letter", 0)),
         Shelf("losses", lost, lost_found),
-        Shelf("notes", noted, noted_found),
+        Shelf("notes", noted, noted_found, retired.get("gateway_note", 0)),
     ]
     return Audit(streams, shelves, duplicates)

@@ -50,6 +50,8 @@ def _table(result: audits.Audit) -> str:
         )
         for s in result.streams
     ]
-    lines += [f"{shelf.name:<20} booked {shelf.booked:>12}  found {shelf.found:>12}" for shelf in result.shelves]
+    lines += [
+        f"{s.name:<20} booked {s.booked:>12}  found {s.found:>12}  retired {s.retired:>12}" for s in result.shelves
+    ]
     lines.append("balanced" if result.is_balanced else "NOT BALANCED")
     return "\n".join(lines)

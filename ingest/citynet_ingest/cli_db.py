@@ -1,8 +1,12 @@
-"""``citynet db``: migrate the database, show its state."""
+"""``citynet db``: migrate the database, show its state, the life of the data, rollups anew."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import sys
+from dataclasses import asdict
+from typing import Annotated
 
 import psycopg
 import typer
@@ -10,9 +14,34 @@ import typer
 from citynet.errors import CitynetError
 from citynet.runtime.command import ConfigOption, JsonOption, command
 from citynet.runtime.settings import DatabaseSettings, load
+from citynet_ingest import cli_holds, cli_policies, cli_status
 from citynet_ingest.store import migrate as migrations
+from citynet_ingest.store import sql
+from citynet_ingest.store.rebuild import rebuild
 
-app = typer.Typer(no_args_is_help=True, help="Migrate the database; show its state.")
+app = typer.Typer(no_args_is_help=True, help="Migrate the database; show its state; the life of the data.")
+app.command("status")(cli_status.status)
+app.command("apply-policies")(cli_policies.apply_policies)
+app.add_typer(cli_holds.app, name="hold")
+
+
+@app.command()
+@command
+def uplinks(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many devices, most missing first.")] = 100,
+) -> None:
+    """List devices by the uplinks that their frame counters passed over."""
+    with connect(load(DatabaseSettings, config)) as connection:
+        rows = connection.execute(sql.text("uplink_list"), {"limit": limit}).fetchall()
+    names = ("device", "received", "missing", "restarts", "counter", "last_at")
+    if as_json:
+        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
+        return
+    print(f"{'DEVICE':20} {'RECEIVED':>10} {'MISSING':>10} {'RESTARTS':>9} {'COUNTER':>10} LAST")
+    for device, received, missing, restarts, counter, last_at in rows:
+        print(f"{device:20} {received:>10} {missing:>10} {restarts:>9} {counter:>10} {last_at}")
 
 
 def connect(settings: DatabaseSettings) -> psycopg.Connection[tuple[object, ...]]:
@@ -45,27 +74,33 @@ def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 @command
-def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show the server, the applied and the pending migrations. Exit 1 while some are pending."""
-    dsn, more = _arguments(load(DatabaseSettings, config))
+def rollup(
+    start: Annotated[str, typer.Option("--from", help="Begin, ISO 8601 with a time zone: 2026-11-01T00:00Z.")],
+    stop: Annotated[str, typer.Option("--to", help="End, not included.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute the rollups of a span anew from the readings. Safe while ingest runs, and as often as wanted."""
+    first, last = _moment("--from", start), _moment("--to", stop)
+    if first >= last:
+        raise typer.BadParameter(f"{stop} is not after --from {start}", param_hint="--to")
+
+    def progress(done: dt.datetime) -> None:
+        print(f"{done:%Y-%m-%d %H:%M} UTC, {min(1, (done - first) / (last - first)):.0%}", file=sys.stderr)
+
+    with connect(load(DatabaseSettings, config)) as connection:
+        found = rebuild(connection, first, last, progress)
+    print(
+        json.dumps(asdict(found)) if as_json else f"{found.minutes} minutes and {found.hours} hours were computed anew"
+    )
+
+
+def _moment(option: str, text: str) -> dt.datetime:
+    """A point in time. Raises: typer.BadParameter (exit 2)."""
     try:
-        server, applied, pending = migrations.status(dsn, **more)
-    except psycopg.OperationalError as error:
-        raise CitynetError(f"database: {str(error).strip()}") from None
-    if as_json:
-        rows = [{"number": number, "name": name, "applied_at": at} for number, name, at in applied]
-        print(
-            json.dumps({"version": server.version, "timescale": server.timescale, "applied": rows, "pending": pending})
-        )
-    else:
-        print(f"PostgreSQL {server.version // 10_000}, TimescaleDB {server.timescale or 'absent (plain partitions)'}")
-        print(
-            "\n".join(
-                [
-                    *(f"{at[:19]}  {name}" for _, name, at in applied),
-                    *(f"pending              {name}" for name in pending),
-                ]
-            )
-        )
-    if pending:
-        raise typer.Exit(1)
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text[:80]!r} is no date and time in ISO 8601", param_hint=option) from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter(f"{text[:80]!r} needs a time zone, such as Z", param_hint=option)
+    return moment.astimezone(dt.UTC)

@@ -34,6 +34,8 @@ from citynet_ingest.ledger_options import (
     since,
 )
 from citynet_ingest.letter import shard_of_topic
+from citynet_ingest.settings import IngestSettings
+from citynet_ingest.sources import Sources
 from citynet_ingest.store import sql
 
 REDRIVE_MAX = 10_000
@@ -150,10 +152,11 @@ def redrive(
         "letters": letters or None, "gateway": gateway, "topic": topic, "reason": reason, "since": since(since_text),
         "limit": REDRIVE_MAX,
     }  # fmt: skip
+    sources = Sources(load(IngestSettings, config).sources)
     with connect(load(DatabaseSettings, config)) as connection:
         found = [(int(str(i)), str(t)) for i, t in connection.execute(sql.text("dead_letter_pick"), picked).fetchall()]
         ids = [letter for letter, _ in found]
-        shards = [shard_of_topic(topic) for _, topic in found]
+        shards = [shard_of_topic(topic, sources) for _, topic in found]
         request = {"letters": ids, "shards": shards, "by": by or getpass.getuser(), "content_type": content_type}
         connection.execute(sql.text("redrive_ask"), request)
         outcome = _wait(connection, ids, wait_s)

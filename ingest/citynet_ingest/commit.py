@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from citynet.batch import SeriesBatch
-from citynet.control import Ack
+from citynet.control import Ack, Outcome
+from citynet_ingest.parcel import Key
+from citynet_ingest.rollup.buckets import NOTHING, Closed
 from citynet_rules.engine import Transition
 
 
@@ -43,6 +45,8 @@ class DeadLetter:
     digest: bytes
     received_us: int
     scope: str
+    key: bytes | None = None  # of a whole message that its sender named
+    key_body: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,27 @@ class GatewayStatus:
 
 
 @dataclass(slots=True)
+class UplinkSpan:
+    """The uplinks of one device in a commit: counters `first` to `counter`, and what was passed over between them."""
+
+    device: str
+    first: int
+    counter: int
+    received: int = 1
+    missing: int = 0
+    restarts: int = 0
+
+    def add(self, counter: int) -> None:
+        """One more uplink. A counter that does not rise is that of a device which joined anew."""
+        if counter > self.counter:
+            self.missing += counter - self.counter - 1
+        else:
+            self.restarts += 1
+        self.counter = counter
+        self.received += 1
+
+
+@dataclass(slots=True)
 class Tally:
     """Records without sequence numbers, booked per worker."""
 
@@ -108,6 +133,7 @@ class Commit:
 
     number: int
     rows: SeriesBatch
+    partials: Closed = NOTHING
     steps: list[CursorStep] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     redriven: list[Redriven] = field(default_factory=list)
@@ -120,23 +146,36 @@ class Commit:
     statuses: list[GatewayStatus] = field(default_factory=list)
     claims: list[tuple[str, str, int, int]] = field(default_factory=list)  # gateway, stream, epoch, accepted
     transitions: Sequence[Transition] = ()
-    digests: list[bytes] = field(default_factory=list)
+    digests: dict[int, list[bytes]] = field(default_factory=dict)  # by lane
+    trims: list[int] = field(default_factory=list)  # lanes whose receipts are to be trimmed
+    keys: list[Key] = field(default_factory=list)
+    uplinks: dict[str, UplinkSpan] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     snapshot: bytes | None = None
 
     def is_empty(self) -> bool:
         """Whether there is nothing to write (only answers to give)."""
         return not (
-            len(self.rows) or self.steps or self.dead or self.statuses or self.transitions or self.digests
+            len(self.rows) or self.steps or self.dead or self.statuses or self.transitions or self.digests or self.keys
             or self.tally != Tally() or self.snapshot or self.redriven
             or self.events or self.broker_dropped is not None
         )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of one message, to where its sender wants to hear it."""
+
+    lane: int  # whose session the message came by
+    topic: str
+    correlation: bytes
+    outcome: Outcome
+
+
 @dataclass(slots=True)
 class Answers:
-    """What is said once the commit is durable: PUBACKs in order of receipt, then acknowledgements to gateways."""
+    """What is said once the commit is durable: PUBACKs in order of receipt, then acknowledgements to gateways, and replies."""
 
-    generation: int = 0
-    packet_ids: list[int] = field(default_factory=list)
+    pubacks: dict[tuple[int, int], list[int]] = field(default_factory=dict)  # packet ids by lane and generation
     acks: dict[tuple[str, str, int, str], Ack] = field(default_factory=dict)
+    replies: list[Reply] = field(default_factory=list)

@@ -7,10 +7,9 @@ and goes to dead letter.
 
 from __future__ import annotations
 
-import datetime as dt
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -20,46 +19,35 @@ import psycopg
 from citynet.batch import I64, Batch, SeriesBatch
 from citynet.errors import CitynetError
 from citynet.formats import Reject
-from citynet.ids import SHARDS, shard_of
 from citynet.reading import Reading
 from citynet.runtime import log
-from citynet_ingest import metrics, report
+from citynet_ingest import checkpoint, metrics, report
 from citynet_ingest.commit import Answers, Commit
 from citynet_ingest.copybody import days_of
+from citynet_ingest.lanes import lanes_of
 from citynet_ingest.letter import reopen
+from citynet_ingest.ownership import StoppedError, as_bytes, claim, formers, last_commit, lock
 from citynet_ingest.parcel import BatchParcel, DirectParcel, Parcel, RedriveParcel
-from citynet_ingest.plan import Planner, Receipts, State, cursor_keys, names_of
+from citynet_ingest.plan import Planner
+from citynet_ingest.recovery import revive
 from citynet_ingest.registry import Registry
 from citynet_ingest.settings import IngestSettings, parse_shards
+from citynet_ingest.sources import Sources
+from citynet_ingest.state import Receipts, State, cursor_keys, message_keys, names_of
 from citynet_ingest.store import redrive, sql
+from citynet_ingest.store.rollups import days_of_partials
 from citynet_ingest.store.transaction import Connection, Partitions, Target, apply, arm, copy_rows
+from citynet_ingest.watchdog import Watchdog
 from citynet_ingest.watermarks import Watermarks
-from citynet_rules.engine import Engine, SeriesInfo, Transition
+from citynet_rules.engine import Engine
 from citynet_rules.spec import RuleSet
 
 T = TypeVar("T")
-_SHARD_LOCK = 0x63697479  # first half of the advisory lock of a shard
-_UNIX = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _PATIENCE_S = 3.0  # at the start; a killed predecessor's connection ends within milliseconds
 _PATIENCE_AGAIN_S = 60.0  # after a connection of our own was lost: longer than the server's probes take
-_PATIENCE_STEP_S = 0.1
-_PROBES = """
-    SELECT set_config(name, value, false) FROM (VALUES
-        ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
-        ('client_connection_check_interval', '5s')
-    ) AS probe (name, value)"""  # the server notices in half a minute that we are gone, and lets go of our locks
-_RECENT = dt.timedelta(hours=1)  # without a snapshot conditions older than this start afresh
-_RECOVER_ROWS = 100_000
-_RECOVER_TIMEOUT = "600s"  # re-reading what the engine missed may take longer than a commit may
+_RECOVER_PATIENCE_S = 900.0
+_TRIM_S = 10.0  # so often message keys that are past their time are removed
 _log = log.get("committer")
-
-
-class ShardTakenError(CitynetError):
-    """Another worker owns one of our shards."""
-
-
-class StoppedError(CitynetError):
-    """The worker is asked to stop while the database is away; nothing was acknowledged, everything comes again."""
 
 
 _AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
@@ -87,13 +75,18 @@ class Committer:
         self._partitions = Partitions()
         self._registry = Registry()
         self._receipts_keep = 2 * settings.receive_maximum
+        self._sources = Sources(settings.sources)
+        self._lanes = lanes_of(parse_shards(settings.shards))
+        self._claim = 0
         self._number = 0
         self._snapshot_at = 0.0
+        self._trimmed_at = 0.0
         self._has_columnstore = False
         self._outage = log.OutageLog(_log, "database")
         self._has_owned = False
-        self.has_history = False  # whether a worker of this name has worked before
+        self.lanes_before: frozenset[int] | None = None  # those of ours that somebody had worked on before this start
         self.stopping = threading.Event()
+        self.watchdog = Watchdog()
         self.state = self._fresh_state()
 
     @property
@@ -101,16 +94,18 @@ class Committer:
         return not self._outage.failing
 
     def _fresh_state(self) -> State:
-        return State(Engine(self._rules), Receipts(self._receipts_keep), self._watermarks)
+        receipts = {lane: Receipts(self._receipts_keep) for lane in self._lanes}
+        return State(Engine(self._rules), receipts, self._watermarks)
 
     # --- connection and recovery ---
 
     def recover(self) -> None:
         """Connect, own the shards, and rebuild what this worker knows. Retries until the database is there."""
         self._retry(self._open)
-        self._retry(self._rebuild)
+        self._retry(self._rebuild, _RECOVER_PATIENCE_S)
 
     def close(self) -> None:
+        self.watchdog.detach()
         if self._connection is not None:
             self._connection.close()
 
@@ -118,14 +113,18 @@ class Committer:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         connection = self._connect()
+        self.watchdog.attach(connection.pgconn.socket)
         try:
             timeout_ms = int(self._settings.commit_statement_timeout_s * 1000)
             connection.execute(f"SET statement_timeout = {timeout_ms}")
             connection.execute(
                 "SET synchronous_commit = on"
             )  # whatever the server's default is: the guarantee needs it
-            self._own_shards(connection)
+            patience_s = _PATIENCE_AGAIN_S if self._has_owned else _PATIENCE_S
+            lock(connection, self._lanes, patience_s, self.stopping, self.watchdog)
+            self._has_owned = True
         except BaseException:
+            self.watchdog.detach()
             connection.close()
             raise
         row = connection.execute(sql.text("has_columnstore")).fetchone()
@@ -134,68 +133,34 @@ class Committer:
         self._partitions.forget()
         return connection
 
-    def _own_shards(self, connection: Connection) -> None:
-        """Take the locks of our shards. The server may still believe in the connection that held them last, a predecessor's
-        or our own, until its probes have failed; so a taken shard is worth some patience before it is an error."""
-        connection.execute(_PROBES)
-        patience_s = _PATIENCE_AGAIN_S if self._has_owned else _PATIENCE_S
-        deadline = time.monotonic() + patience_s
-        for shard in parse_shards(self._settings.shards):
-            while True:
-                row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (_SHARD_LOCK, shard)).fetchone()
-                if row and row[0]:
-                    break
-                if time.monotonic() > deadline:
-                    raise ShardTakenError(f"shard {shard} of {SHARDS} is owned by another ingest worker")
-                if self.stopping.wait(_PATIENCE_STEP_S):
-                    raise StoppedError("stopped while another connection owns our shards")
-        self._has_owned = True
-
     def _rebuild(self) -> None:
-        """The state as the database has it: commit number, series, receipts, engine."""
-        connection = self._open()
-        worker = {"worker": self._settings.worker}
-        arm(connection, self._rules)
-        row = connection.execute(sql.text("commit_number"), worker).fetchone()
-        self._number = int(str(row[0])) if row else 0
-        self.has_history = self._number > 0
-        state = self._fresh_state()
-        state.receipts.load(_bytes(block) for (block,) in connection.execute(sql.text("receipts"), worker))
-        row = connection.execute(sql.text("broker_counter")).fetchone()
-        state.broker_dropped = int(str(row[0])) if row else None
-        series = self._registry.load(connection)
-        state.engine.bind(series)
-        self.state = state
-        row = connection.execute(sql.text("snapshot_load"), worker).fetchone()
-        if row is not None:
-            state.engine.restore(_bytes(row[0]))
-        found, reread = self._catch_up(connection, state.engine, series)
-        commit = Commit(self._number + 1, SeriesBatch.empty(), transitions=found, snapshot=state.engine.snapshot())
-        apply(connection, commit, self._target())
-        self._number += 1
-        self._snapshot_at = time.monotonic()
-        _log.info("recovered", series=len(series), reread=reread, transitions=len(found), commit=self._number)
+        """The state as the database has it, our lanes' parts of what their former owners left, under a new claim.
 
-    def _catch_up(
-        self, connection: Connection, engine: Engine, series: Sequence[SeriesInfo]
-    ) -> tuple[list[Transition], int]:
-        """Feed the engine what was stored after its snapshot; of series the snapshot does not know, what is recent."""
-        shards = parse_shards(self._settings.shards)
-        known, tips = engine.tips()
-        tip_of = {sid: tip for sid, tip in zip(known.tolist(), tips.tolist(), strict=True) if tip > 0}
-        ours = [info.id for info in series if shard_of(info.source) in shards]
-        behind = {sid: _UNIX + dt.timedelta(microseconds=tip_of[sid]) for sid in ours if sid in tip_of}
-        floor = dt.datetime.now(dt.UTC) - _RECENT
-        transitions: list[Transition] = []
-        reread = 0
-        for name, parameters in (
-            ("readings_since", {"series": list(behind), "tips": list(behind.values())}),
-            ("readings_recent", {"series": [sid for sid in ours if sid not in tip_of], "floor": floor}),
-        ):
-            for batch in _blocks(connection, name, parameters):
-                transitions += engine.feed(batch).transitions
-                reread += len(batch)
-        return transitions, reread
+        Reading it and taking the claim happen on the connection that holds the locks: nobody commits in between.
+        """
+        connection = self._open()
+        arm(connection, self._rules)
+        state = self._fresh_state()
+        series = self._registry.load(connection)
+        before = formers(connection, self._lanes)
+        found, reread = revive(connection, state, series, before, self._lanes)
+        commit = Commit(1, SeriesBatch.empty(), transitions=found)
+        checkpoint.take(state, commit, _now_us())
+        self._partitions.forget()  # a commit that was refused may have missed one
+        self._partitions.ensure(connection, days_of_partials(commit.partials))
+        with connection.transaction():
+            self._claim = claim(connection, self._lanes, self._settings.worker)
+            apply(connection, commit, self._target())
+        self._number = commit.number
+        self.state = state
+        if self.lanes_before is None:
+            self.lanes_before = frozenset().union(*(former.held for former in before))
+        self._snapshot_at = time.monotonic()
+        _log.info("recovered", series=len(series), reread=reread, transitions=len(found), claim=self._claim)
+
+    def check(self) -> None:
+        """Make sure that our lanes are still ours. FencedError, ShardTakenError: they are not."""
+        self._retry(lambda: last_commit(self._open(), self._claim))
 
     # --- commits ---
 
@@ -214,12 +179,18 @@ class Committer:
             middle = len(parcels) // 2
             return self.process(parcels[:middle]) + self.process(parcels[middle:])
         parcel = parcels[0]
-        if isinstance(parcel, RedriveParcel):  # the letter stays what it is
+        if isinstance(
+            parcel, RedriveParcel
+        ):  # the letter stays what it is; another worker may have stored its key first
             return [self._process([parcel.failed(Reject("refused-by-database", "row", error))])]
         rows = self._rows(parcel)
         refused = self._refused(rows, np.arange(len(rows)))
-        if not refused:
-            raise CitynetError(f"the database refuses a message for another reason than its readings: {error}")
+        if not refused:  # another worker may have stored the same key first; it is found at the second try
+            try:
+                return [self._process([parcel])]
+            except _RefusedError:
+                reason = f"the database refuses a message for another reason than its readings: {error}"
+                raise CitynetError(reason) from None
         return [self._process([condemned(parcel, refused, error)])]
 
     def _rows(self, parcel: Parcel) -> SeriesBatch:
@@ -263,7 +234,7 @@ class Committer:
         if not letters:
             return []
         content_type = self._settings.direct_content_type
-        return self.process([reopen(letter, content_type, now_us) for letter in letters])
+        return self.process([reopen(letter, content_type, self._sources, now_us) for letter in letters])
 
     def _process(self, parcels: Sequence[Parcel]) -> Answers:
         self._retry(lambda: self._prepare(parcels))
@@ -276,6 +247,8 @@ class Committer:
             self._store(commit)
             metrics.STORE_S.observe(time.perf_counter() - planned)
             report.committed(commit)
+        elif answers.acks:
+            self.check()  # nobody may be told of cursors that another worker has moved on
         return answers
 
     def _prepare(self, parcels: Sequence[Parcel]) -> None:
@@ -289,13 +262,18 @@ class Committer:
             )
             rows = {(str(g), str(s), int(str(e))): int(str(seq)) for g, s, e, seq in found.fetchall()}
             self.state.cursors.update({key: rows.get(key, 0) for key in unknown})
+        wanted = message_keys(parcels)
+        self.state.keys.clear()
+        if wanted:
+            known = connection.execute(sql.text("message_key_find"), {"digests": wanted}).fetchall()
+            self.state.keys.update((as_bytes(digest), as_bytes(body)) for digest, body in known)
         missing = self._registry.missing(names_of(parcels))
         if missing:
             self.state.engine.bind(self._registry.add(connection, missing))
 
     def _store(self, commit: Commit) -> None:
         if time.monotonic() - self._snapshot_at > self._settings.snapshot_s:
-            commit.snapshot = self.state.engine.snapshot()
+            checkpoint.take(self.state, commit, _now_us())
         self._retry(lambda: self._try(commit))
         self._number = commit.number
         if commit.snapshot is not None:
@@ -303,25 +281,34 @@ class Committer:
 
     def _try(self, commit: Commit) -> None:
         connection = self._open()
-        row = connection.execute(
-            "SELECT number FROM ingest_commit WHERE worker = %s", (self._settings.worker,)
-        ).fetchone()
-        if row is not None and row[0] == commit.number:
+        if last_commit(connection, self._claim) == commit.number:
             return  # the connection was lost during COMMIT, and the commit had gone through
-        self._partitions.ensure(connection, days_of(commit.rows))
         try:
-            apply(connection, commit, self._target())
+            self._apply(connection, commit)
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise _RefusedError(str(error).splitlines()[0]) from None
 
+    def _apply(self, connection: Connection, commit: Commit) -> None:
+        """Once more where a partition is missing that we knew: retention has dropped it, and a late reading is of its day."""
+        days = days_of(commit.rows) + days_of_partials(commit.partials)
+        self._partitions.ensure(connection, days)
+        try:
+            apply(connection, commit, self._target())
+        except psycopg.errors.CheckViolation:
+            self._partitions.forget()
+            self._partitions.ensure(connection, days)
+            apply(connection, commit, self._target())
+
     def _target(self) -> Target:
-        return Target(self._settings.worker, self._rules, self._receipts_keep, self._has_columnstore)
+        return Target(self._settings.worker, self._claim, self._rules, self._receipts_keep, self._has_columnstore)
 
     def flush(self) -> None:
         """At a graceful stop: keep the engine's state, so that the next start has nothing to re-read."""
-        commit = Commit(self._number + 1, SeriesBatch.empty(), snapshot=self.state.engine.snapshot())
+        commit = Commit(self._number + 1, SeriesBatch.empty())
+        checkpoint.take(self.state, commit, _now_us())
         try:
-            self._try(commit)
+            with self.watchdog.limit(self._settings.commit_timeout_s):
+                self._try(commit)
         except _AWAY:
             return  # the database is away: the next start re-reads
 
@@ -332,13 +319,21 @@ class Committer:
         due = time.monotonic() - self._snapshot_at > self._settings.snapshot_s
         if transitions or due:
             self._store(Commit(self._number + 1, SeriesBatch.empty(), transitions=transitions))
+        if time.monotonic() - self._trimmed_at > _TRIM_S:
+            self._trimmed_at = time.monotonic()
+            keep = {"keep_s": self._settings.message_key_s}
+            self._retry(lambda: self._open().execute(sql.text("message_key_trim"), keep))
 
-    def _retry(self, action: Callable[[], T]) -> T:
-        """Do it; on connection-class errors again, with backoff, until it works or the worker stops."""
+    def _retry(self, action: Callable[[], T], patience_s: float | None = None) -> T:
+        """Do it; on connection-class errors again, with backoff, until it works or the worker stops.
+
+        A try that takes longer than `patience_s` (unless given, what a commit may take) has its connection cut.
+        """
         pause = 0.05
         while True:
             try:
-                result = action()
+                with self.watchdog.limit(patience_s or self._settings.commit_timeout_s):
+                    result = action()
             except _AWAY as error:
                 self._outage.failed(error)
                 self._drop_connection(error)
@@ -355,32 +350,13 @@ class Committer:
             self._connection.broken or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
         )
         if broken and self._connection is not None:
+            self.watchdog.detach()
             self._connection.close()
             self._connection = None
 
 
-def _blocks(connection: Connection, name: str, parameters: dict[str, object]) -> Iterator[SeriesBatch]:
-    """Rows of a statement that gives readings by series and time, in blocks of bounded memory."""
-    if not parameters["series"]:
-        return
-    with connection.transaction():
-        connection.execute(f"SET LOCAL statement_timeout = '{_RECOVER_TIMEOUT}'")
-        with connection.cursor(name="citynet_recovery", binary=True) as cursor:
-            cursor.execute(sql.text(name), parameters)
-            while rows := cursor.fetchmany(_RECOVER_ROWS):
-                series, time_us, value, quality = zip(*rows, strict=True)
-                yield SeriesBatch(
-                    np.array(series, np.int32),
-                    np.array(time_us, np.int64),
-                    np.array(value, np.float64),
-                    np.array(quality, np.uint8),
-                )
-
-
-def _bytes(value: object) -> bytes:
-    """A bytea column."""
-    assert isinstance(value, bytes | memoryview)  # noqa: S101
-    return bytes(value)
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def condemned(parcel: Parcel, refused: list[int], error: str) -> Parcel:

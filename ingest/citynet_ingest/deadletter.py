@@ -12,13 +12,15 @@ from citynet.wire import Header
 from citynet_ingest.commit import DeadLetter
 from citynet_ingest.intake import DIGEST_BYTES
 from citynet_ingest.letter import READING_TYPE, TEXT_TYPE, Scope, encode_reading
-from citynet_ingest.parcel import Origin
+from citynet_ingest.parcel import Key, Origin
 
-_SCOPES: dict[str, Scope] = {f"{ROOT}/up": "batch", f"{ROOT}/dev": "message"}  # poison, by the kind of its topic
+_SCOPES: dict[str, Scope] = {f"{ROOT}/up": "batch", f"{ROOT}/dev": "message", f"{ROOT}/push": "message"}
 
 
 def scope_of(topic: str) -> Scope:
-    """What the payload of a message is that could not be understood at all."""
+    """What the payload of a message is that could not be understood at all, by the kind of its topic."""
+    if not topic.startswith(f"{ROOT}/"):
+        return "message"  # of a configured source
     return _SCOPES.get("/".join(topic.split("/", 3)[:3]), "none")
 
 
@@ -32,9 +34,20 @@ def dead_value(origin: Origin, reject: Reject, header: Header | None = None, seq
 
 
 def dead(
-    origin: Origin, header: Header | None, seq: int | None, records: int, reject: Reject, payload: bytes, scope: Scope
+    origin: Origin,
+    header: Header | None,
+    seq: int | None,
+    records: int,
+    reject: Reject,
+    payload: bytes,
+    scope: Scope,
+    key: Key | None = None,
 ) -> DeadLetter:
-    digest = blake2b(payload + b"\0" + reject.where.encode("utf-8", "replace"), digest_size=DIGEST_BYTES).digest()
+    """A row for `payload`. Messages under different keys are different letters, whatever they say."""
+    unlike = b"" if key is None else b"\0" + key.digest
+    digest = blake2b(
+        payload + b"\0" + reject.where.encode("utf-8", "replace") + unlike, digest_size=DIGEST_BYTES
+    ).digest()
     return DeadLetter(
         topic=storable(origin.topic),
         source=header.gateway if header else None,
@@ -50,6 +63,8 @@ def dead(
         digest=digest,
         received_us=origin.received_us,
         scope=scope,
+        key=None if key is None else key.digest,
+        key_body=None if key is None else key.body,
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,10 +16,13 @@ from citynet import formats, topics, wire
 from citynet.batch import FUTURE_US_MAX, PAST_US_MAX, Batch
 from citynet.errors import DecodeError
 from citynet.formats import Decoded, Reject
-from citynet.ids import SHARDS, check_id
+from citynet.ids import check_id, shard_of_text
 from citynet.quality import BAD
 from citynet.reading import Reading
-from citynet_ingest.parcel import BatchParcel, DirectParcel, Origin, RedriveParcel
+from citynet_ingest.intake import check_speaker, key_of_uplink
+from citynet_ingest.parcel import BatchParcel, DirectParcel, Key, Origin, RedriveParcel
+from citynet_ingest.sources import Sources, unconfigured
+from citynet_ingest.sources import content_type as content_type_by
 
 Scope = Literal["batch", "message", "value", "reading", "field", "none"]
 READING_TYPE = "application/vnd.citynet.reading+json"
@@ -69,7 +71,10 @@ def decode_reading(payload: bytes) -> Reading:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter that somebody asked to have tried again. `seq` None: its records have no sequence numbers."""
+    """A dead letter that somebody asked to have tried again, of the worker that has `shard`.
+
+    `seq` None: its records have no sequence numbers. `key` is that of a whole message which its sender named.
+    """
 
     id: int
     topic: str
@@ -86,6 +91,9 @@ class Letter:
     received_us: int
     by: str
     content_type_now: str | None  # what the operator says it is
+    shard: int
+    key: bytes | None = None
+    key_body: bytes | None = None
 
     @property
     def origin(self) -> Origin:
@@ -93,22 +101,25 @@ class Letter:
         return Origin(self.topic, 0, 0, False, self.received_us, content_type, self.payload)
 
 
-def reopen(letter: Letter, default_content_type: str, now_us: int) -> RedriveParcel:
+def reopen(letter: Letter, default_content_type: str, sources: Sources, now_us: int) -> RedriveParcel:
     """Understand a letter anew.
 
     Times are judged by `now_us`; a message without a time of its own is of the moment at which ingest received it. What is
     still wrong stands in the parcel as its failure.
     """
     try:
+        _check_shard(letter, sources)
         if letter.scope == "batch":
             return _parcel(letter, batch=_batch(letter, now_us))
-        if letter.scope == "reading":
-            found = Decoded([decode_reading(letter.payload)], [])
-            return _parcel(letter, direct=_direct(letter, found, now_us))
-        if letter.scope in ("message", "value"):
-            return _parcel(letter, direct=_direct(letter, _message(letter, default_content_type), now_us))
         if letter.scope == "field":
-            return _parcel(letter, direct=_direct(letter, _field(letter, default_content_type), now_us))
+            source, found = letter.source or "", _field(letter, default_content_type)
+            return _parcel(letter, direct=_direct(letter, source, found, now_us))
+        if letter.scope in ("message", "value", "reading"):
+            sender = _sender(letter, default_content_type, sources)
+            found = (
+                _message(letter, sender) if letter.scope != "reading" else Decoded([decode_reading(letter.payload)], [])
+            )
+            return _parcel(letter, direct=_direct(letter, sender.source, found, now_us))
         raise DecodeError("not-kept", "payload", "the letter does not hold what would be needed to try it again")
     except DecodeError as error:
         return _parcel(letter, failure=Reject(error.reason, error.where, error.detail))
@@ -121,7 +132,7 @@ def _parcel(
     direct: DirectParcel | None = None,
     failure: Reject | None = None,
 ) -> RedriveParcel:
-    if direct is not None and not direct.readings:  # nothing of it is any better than it was
+    if direct is not None and direct.rejects and not direct.readings:  # nothing of it is any better than it was
         failure, direct = direct.rejects[0], None
     cursor = None
     if letter.seq is not None and letter.source and letter.stream and letter.epoch is not None:
@@ -147,11 +158,40 @@ def _batch(letter: Letter, now_us: int) -> BatchParcel:
     return parcel.after(letter.seq - 1)
 
 
-def _message(letter: Letter, default_content_type: str) -> Decoded:
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    """Who sent a letter, what format it is in, and whether it may speak for others."""
+
+    source: str
+    content_type: str
+    is_for_others: bool = False
+
+
+def _sender(letter: Letter, default_content_type: str, sources: Sources) -> _Sender:
+    if letter.source:
+        return _Sender(letter.source, letter.content_type)
+    if letter.topic.startswith(f"{topics.ROOT}/"):
+        topic = topics.parse(letter.topic)
+        chosen = letter.content_type_now or letter.content_type or default_content_type
+        return _Sender(topic.ident, chosen, topic.kind == "push")
+    device, configured, _ = sources.find(letter.topic)
+    if not configured:
+        raise unconfigured(letter.topic)
+    chosen = letter.content_type_now or content_type_by(letter.content_type, configured)
+    return _Sender(check_id(device, "topic"), chosen)
+
+
+def _check_shard(letter: Letter, sources: Sources) -> None:
+    if letter.shard != shard_of_topic(letter.topic, sources):
+        detail = f"{letter.topic[:120]!r} was taken for shard {letter.shard} by the command, whose sources are others than ours"
+        raise DecodeError("other-shard", "topic", detail)
+
+
+def _message(letter: Letter, sender: _Sender) -> Decoded:
     """A direct message: all of it, or the one value that was left out."""
-    device = topics.parse(letter.topic).ident
-    content_type = letter.content_type_now or letter.content_type or default_content_type
-    decoded = formats.decode(content_type, letter.payload, device, letter.received_us)
+    decoded = formats.decode(sender.content_type, letter.payload, sender.source, letter.received_us)
+    if decoded.uplink is not None:
+        check_speaker(decoded.uplink, sender.source, is_for_others=sender.is_for_others)
     return _at(decoded, letter.place) if letter.scope == "value" else decoded
 
 
@@ -183,7 +223,7 @@ def _at(decoded: Decoded, place: str) -> Decoded:
     return Decoded(readings, rejects)
 
 
-def _direct(letter: Letter, decoded: Decoded, now_us: int) -> DirectParcel:
+def _direct(letter: Letter, source: str, decoded: Decoded, now_us: int) -> DirectParcel:
     low, high = now_us - PAST_US_MAX, now_us + FUTURE_US_MAX
     readings = [reading for reading in decoded.readings if low <= reading.time_us <= high]
     absurd = [
@@ -191,12 +231,22 @@ def _direct(letter: Letter, decoded: Decoded, now_us: int) -> DirectParcel:
         for reading in decoded.readings
         if not low <= reading.time_us <= high
     ]
-    source = letter.source or topics.parse(letter.topic).ident
     names = tuple(reading.name for reading in readings)
     is_whole = letter.scope in ("message", "value")
-    return DirectParcel(letter.origin, source, names, readings, [*decoded.rejects, *absurd], b"", is_whole)
+    rejects = [*decoded.rejects, *absurd]
+    key = _key(letter, decoded) if letter.scope == "message" else None
+    return DirectParcel(letter.origin, source, names, readings, rejects, b"", key, is_whole=is_whole)
 
 
-def shard_of_topic(topic: str) -> int:
-    """Whose business a letter is: the shard of whoever the topic names last, whatever else is wrong with the topic."""
-    return zlib.crc32(topic.rpartition("/")[2].encode()) % SHARDS
+def _key(letter: Letter, decoded: Decoded) -> Key | None:
+    """Of a message that was stored in part the key is known, and says nothing about the rest; so only of a whole one."""
+    if decoded.uplink is not None:
+        return key_of_uplink(decoded.uplink)
+    return None if letter.key is None else Key(letter.key, letter.key_body or b"")
+
+
+def shard_of_topic(topic: str, sources: Sources) -> int:
+    """Whose business a letter is: the shard of who the topic names, whatever else is wrong with the topic."""
+    if topic.startswith(f"{topics.ROOT}/"):
+        return shard_of_text(topic.rpartition("/")[2])
+    return sources.find(topic)[2]

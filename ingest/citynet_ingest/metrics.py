@@ -40,5 +40,30 @@ BROKER_DROPPED = Counter(
 CLONES = Counter("citynet_ingest_gateway_clones", "Sightings of two machines with one gateway id.", registry=REGISTRY)
 REDRIVEN = Counter("citynet_ingest_redriven_letters", "Dead letters tried again.", ["outcome"], registry=REGISTRY)
 COPIED = Counter("citynet_ingest_copied", "Readings copied, by the way they took and why.", ["way"], registry=REGISTRY)
+PARTIALS = Counter(
+    "citynet_ingest_partials",
+    "Rollup partials written, by level and by why: their bucket closed, or readings came late.",
+    ["level", "kind"],
+    registry=REGISTRY,
+)
+PUSH_REQUESTS = Counter(
+    "citynet_push_requests", "Requests to the HTTP front, by path and status.", ["path", "status"], registry=REGISTRY
+)
+PUSH_S = Histogram(
+    "citynet_push_seconds", "A request until its answer.", ["path"], buckets=_BUCKETS_S, registry=REGISTRY
+)
+PUSH_INFLIGHT = Gauge("citynet_push_inflight", "Requests that wait for their COMMIT.", registry=REGISTRY)
 DATABASE_UP = Gauge("citynet_ingest_database_up", "1 while the database answers.", registry=REGISTRY)
-INFLIGHT_BYTES = Gauge("citynet_ingest_inflight_bytes", "Bytes received and not yet acknowledged.", registry=REGISTRY)
+COMMITS_CUT = Counter(
+    "citynet_ingest_commits_cut",
+    "Tries of a commit given up because the database did not answer in commit_timeout_s.",
+    registry=REGISTRY,
+)
+SESSIONS_LOST = Counter(
+    "citynet_ingest_sessions_lost",
+    "Sessions that the broker had lost: messages of devices without a gateway may be missing.",
+    registry=REGISTRY,
+)
+INFLIGHT_BYTES = Gauge(
+    "citynet_ingest_inflight_bytes", "Bytes received and not yet acknowledged, of all sessions.", registry=REGISTRY
+)

@@ -8,7 +8,7 @@ import msgspec
 
 from citynet.batch import Batch
 from citynet.control import Hello, Status
-from citynet.formats import Reject
+from citynet.formats import Reject, Uplink
 from citynet.notes import LossNote, Note
 from citynet.reading import Reading
 from citynet.wire import Header
@@ -24,6 +24,9 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
     received_us: int
     content_type: str
     payload: bytes
+    lane: int = 0  # whose session it came by
+    reply_topic: str = ""
+    correlation: bytes = b""
 
 
 class BatchParcel(msgspec.Struct, frozen=True):
@@ -55,10 +58,21 @@ class BatchParcel(msgspec.Struct, frozen=True):
         return tuple(kept)
 
 
-class DirectParcel(msgspec.Struct, frozen=True):
-    """A message of a device without a gateway; `digest` recognises a redelivery. `names` are those of the readings.
+class Key(msgspec.Struct, frozen=True, gc=False):
+    """What recognises a message that its own sender may send again: the hash of its name, and of the body that it had.
 
-    `is_whole`: the origin's payload is that message, and its topic names the device.
+    An empty `body` says that the name is enough.
+    """
+
+    digest: bytes
+    body: bytes
+
+
+class DirectParcel(msgspec.Struct, frozen=True):
+    """A message of a device without a gateway, or of a platform that speaks for its devices.
+
+    `names` are those of the readings; `digest` recognises a redelivery by the broker, `key`, if there is one, by anybody.
+    `is_whole`: the origin's payload is that message.
     """
 
     origin: Origin
@@ -67,17 +81,23 @@ class DirectParcel(msgspec.Struct, frozen=True):
     readings: list[Reading]
     rejects: list[Reject]
     digest: bytes
+    key: Key | None = None
+    uplink: Uplink | None = None
     is_whole: bool = True
 
 
 class PoisonParcel(msgspec.Struct, frozen=True):
-    """A message that cannot be understood. With a header its records have numbers, so it is accounted for and acknowledged."""
+    """A message that cannot be understood. With a header its records have numbers, so it is accounted for and acknowledged.
+
+    `key` is that of a message without sequence numbers, kept for the day on which it can be read.
+    """
 
     origin: Origin
     reason: str
     where: str
     detail: str
     header: Header | None = None
+    key: Key | None = None
 
 
 class HelloParcel(msgspec.Struct, frozen=True):
@@ -117,7 +137,7 @@ class RedriveParcel(msgspec.Struct, frozen=True):
     failure: Reject | None = None
 
     @property
-    def key(self) -> tuple[str, str, int] | None:
+    def cursor_key(self) -> tuple[str, str, int] | None:
         """The cursor (gateway, stream, epoch) that its records are, or would be, booked on."""
         if self.batch is not None:
             header = self.batch.header
@@ -128,7 +148,16 @@ class RedriveParcel(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, batch=None, direct=None, failure=why)
 
 
-Parcel = BatchParcel | DirectParcel | PoisonParcel | HelloParcel | StatusParcel | BrokerParcel | RedriveParcel
+class PassedParcel(msgspec.Struct, frozen=True):
+    """Another lane's business: nothing to be done but to acknowledge it when its turn comes (MQTT 5, 4.6: PUBACK in the order
+    of receipt)."""
+
+    origin: Origin
+
+
+Parcel = (
+    BatchParcel | DirectParcel | PoisonParcel | HelloParcel | StatusParcel | BrokerParcel | RedriveParcel | PassedParcel
+)
 
 
 _PARCEL_BYTES = 1_000  # objects around a payload

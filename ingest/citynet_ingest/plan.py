@@ -6,19 +6,17 @@ out to be impossible that state is thrown away and rebuilt from the database: on
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from citynet.batch import F64, I32, I64, U8, Batch, SeriesBatch
-from citynet.control import Ack, AckCause, encode
-from citynet.formats import Reject
+from citynet.control import KEY_REUSED, Ack, AckCause, Outcome, encode
+from citynet.formats import Reject, Uplink
 from citynet.notes import ClockNote, EventNote, LossNote, RawNote
 from citynet.wire import TELEMETRY, Header
-from citynet_ingest.clones import EpochWatch
 from citynet_ingest.commit import (
     Answers,
     Commit,
@@ -27,97 +25,31 @@ from citynet_ingest.commit import (
     Loss,
     NoteRow,
     Redriven,
+    Reply,
     SystemEvent,
+    UplinkSpan,
 )
 from citynet_ingest.deadletter import dead, dead_value, scope_of, storable
-from citynet_ingest.intake import DIGEST_BYTES
 from citynet_ingest.letter import WHOLE_BYTES_MAX, WHOLE_COPIES_MAX
 from citynet_ingest.parcel import (
     BatchParcel,
     BrokerParcel,
     DirectParcel,
     HelloParcel,
+    Key,
+    Origin,
     Parcel,
     PoisonParcel,
     RedriveParcel,
     StatusParcel,
 )
 from citynet_ingest.registry import Registry
-from citynet_ingest.watermarks import Watermarks
-from citynet_rules.engine import Engine
+from citynet_ingest.state import CursorKey, State, cursor_of
 
 CANARY = "gateway_uptime_s"  # a gateway's reading of its own, in the alarm stream
 
-CursorKey = tuple[str, str, int]
+_REUSED = Reject(KEY_REUSED, "idempotency-key", "another body came with this key before")
 Columns = tuple[I32, I64, F64, U8]
-
-
-class Receipts:
-    """Digests of the last committed direct messages: more than can be in flight, so a redelivery is always among them."""
-
-    def __init__(self, keep: int) -> None:
-        self._known: OrderedDict[bytes, None] = OrderedDict()  # oldest first
-        self._keep = keep
-
-    def load(self, blocks: Iterable[bytes]) -> None:
-        self._known.clear()
-        for block in blocks:
-            for start in range(0, len(block), DIGEST_BYTES):
-                self.add(block[start : start + DIGEST_BYTES])
-
-    def add(self, digest: bytes) -> None:
-        known = self._known
-        if digest in known:  # after a broker's restart packet ids, and so digests, come again: the newest counts
-            known.move_to_end(digest)
-            return
-        known[digest] = None
-        if len(known) > self._keep:
-            known.popitem(last=False)
-
-    def __contains__(self, digest: bytes) -> bool:
-        return digest in self._known
-
-
-@dataclass(slots=True)
-class State:
-    """What a worker knows between commits; all of it can be read back from the database."""
-
-    engine: Engine
-    receipts: Receipts
-    watermarks: Watermarks
-    cursors: dict[CursorKey, int] = field(default_factory=dict)
-    epochs: EpochWatch = field(default_factory=EpochWatch)
-    broker_dropped: int | None = None
-
-
-def cursor_keys(parcels: Iterable[Parcel]) -> set[CursorKey]:
-    """The cursors that planning these parcels needs."""
-    keys: set[CursorKey] = set()
-    for parcel in parcels:
-        if isinstance(parcel, BatchParcel | PoisonParcel) and parcel.header is not None:
-            keys.add(_key(parcel.header))
-        elif isinstance(parcel, RedriveParcel) and parcel.key is not None:
-            keys.add(parcel.key)
-        elif isinstance(parcel, HelloParcel):
-            keys.update((parcel.gateway, held.st, held.ep) for held in parcel.hello.held)
-        elif isinstance(parcel, StatusParcel):
-            keys.update((parcel.gateway, claim.st, claim.ep) for claim in parcel.status.claims)
-    return keys
-
-
-def names_of(parcels: Iterable[Parcel]) -> Iterable[tuple[tuple[str, ...], str]]:
-    """(series names, source) of everything that the parcels mention."""
-    for parcel in parcels:
-        if isinstance(parcel, BatchParcel):
-            yield parcel.batch.names, parcel.header.gateway
-        elif isinstance(parcel, DirectParcel):
-            yield parcel.names, parcel.device
-        elif isinstance(parcel, RedriveParcel):
-            yield from names_of([again for again in (parcel.batch, parcel.direct) if again is not None])
-
-
-def _key(header: Header) -> CursorKey:
-    return header.gateway, header.stream, header.epoch
 
 
 class Planner:
@@ -140,16 +72,17 @@ class Planner:
         for parcel in parcels:
             self._take(parcel)
             origin = parcel.origin
-            self._answers.generation = origin.generation
             if origin.packet_id:
-                self._answers.packet_ids.append(origin.packet_id)
+                self._answers.pubacks.setdefault((origin.lane, origin.generation), []).append(origin.packet_id)
         self._flush_direct()
         commit = self._commit
         commit.steps = list(self._steps.values())
         commit.heard = sorted(self._heard)
+        commit.trims = [lane for lane in commit.digests if self._state.receipts[lane].is_trim_due()]
         grouped = _joined(self._columns)
         fed = self._state.engine.feed(grouped)
         commit.rows = _for_storage(SeriesBatch(grouped.series, grouped.time_us, grouped.value, fed.quality))
+        commit.partials = self._state.rollup.feed(commit.rows)
         commit.transitions = [*fed.transitions, *self._state.engine.advance(self._state.watermarks.take())]
         return commit, self._answers
 
@@ -166,14 +99,14 @@ class Planner:
             self._redrive(parcel)
         elif isinstance(parcel, BrokerParcel):
             self._broker(parcel)
-        else:
+        elif isinstance(parcel, StatusParcel):
             self._status(parcel)
 
     # --- class A: batches with sequence numbers ---
 
     def _fresh(self, header: Header) -> CursorStep | None:
         """The step to book new records of this batch on; None if there is nothing new, or a gap before it."""
-        key = _key(header)
+        key = cursor_of(header)
         cursor = self._state.cursors.get(key, 0)
         why: AckCause = "commit"
         if header.seq0 > cursor + 1:
@@ -193,7 +126,7 @@ class Planner:
         return step
 
     def _ack(self, header: Header, seq: int, why: AckCause) -> None:
-        key = _key(header)
+        key = cursor_of(header)
         if why == "gap":
             self._gaps[key] = max(header.seq0, self._gaps.get(key, 0))
         elif self._gaps.get(key, 0) > seq + 1:
@@ -202,13 +135,15 @@ class Planner:
         self._answers.acks[header.gateway, header.stream, header.epoch, ""] = ack
 
     def _batch(self, parcel: BatchParcel) -> None:
-        cursor = self._state.cursors.get(_key(parcel.header), 0)
+        cursor = self._state.cursors.get(cursor_of(parcel.header), 0)
         step = self._fresh(parcel.header)
         if step is None:
+            self._reply_batch(parcel.origin, parcel.header, cursor, Outcome(duplicate=parcel.header.last <= cursor))
             return
         parcel = parcel.after(cursor)
         self._book(parcel, step)
         batch, header = parcel.batch, parcel.header
+        self._reply_batch(parcel.origin, header, cursor, _outcome(len(batch), [reject for _, reject in batch.rejects]))
         rival = self._state.epochs.moved(header.gateway, header.stream, header.epoch, parcel.origin.received_us)
         if rival is not None:
             detail = f"{header.stream}: epochs {rival} and {header.epoch} take turns"
@@ -243,9 +178,22 @@ class Planner:
         for seq, note in parcel.notes:
             self._note(parcel, step, seq, note)
 
+    def _reply_batch(self, origin: Origin, header: Header, before: int, outcome: Outcome) -> None:
+        """Reply, if one is wanted, with the batch's own acknowledgement; `before` is where its cursor stood."""
+        if not origin.reply_topic:
+            return
+        why: AckCause = "gap" if header.seq0 > before + 1 else "duplicate" if header.last <= before else "commit"
+        seq = self._state.cursors.get(cursor_of(header), 0)
+        ack = Ack(header.epoch, header.stream, seq, self._credit, why)
+        self._reply(origin, msgspec.structs.replace(outcome, ack=ack))
+
+    def _reply(self, origin: Origin, outcome: Outcome) -> None:
+        if origin.reply_topic:
+            self._answers.replies.append(Reply(origin.lane, origin.reply_topic, origin.correlation, outcome))
+
     def _note(self, parcel: BatchParcel, step: CursorStep, seq: int, note: object) -> None:
         header = parcel.header
-        key = _key(header)
+        key = cursor_of(header)
         if isinstance(note, LossNote):
             step.lost += note.span
             self._commit.losses.append(Loss(*key, note.first, note.last, storable(note.reason)))
@@ -270,30 +218,73 @@ class Planner:
         if header is None or header.gateway != parcel.origin.topic.rpartition("/")[2]:
             self._commit.tally.dead_lettered += 1
             scope = scope_of(parcel.origin.topic)
-            self._commit.dead.append(dead(parcel.origin, None, None, 1, reject, parcel.origin.payload, scope))
+            letter = dead(parcel.origin, None, None, 1, reject, parcel.origin.payload, scope, parcel.key)
+            self._commit.dead.append(letter)
+            self._reply(parcel.origin, _outcome(0, [reject]))
             return
-        cursor = self._state.cursors.get(_key(header), 0)
+        cursor = self._state.cursors.get(cursor_of(header), 0)
         step = self._fresh(header)
-        if step is not None:
-            count = header.last - cursor
-            step.dead_lettered += count
-            payload = parcel.origin.payload
-            self._commit.dead.append(dead(parcel.origin, header, cursor + 1, count, reject, payload, "batch"))
+        if step is None:
+            self._reply_batch(parcel.origin, header, cursor, Outcome(duplicate=header.last <= cursor))
+            return
+        count = header.last - cursor
+        step.dead_lettered += count
+        payload = parcel.origin.payload
+        self._commit.dead.append(dead(parcel.origin, header, cursor + 1, count, reject, payload, "batch"))
+        outcome = msgspec.structs.replace(_outcome(0, [reject]), dead_lettered=count)
+        self._reply_batch(parcel.origin, header, cursor, outcome)
 
     # --- class B: messages without sequence numbers ---
 
     def _direct_message(self, parcel: DirectParcel) -> None:
         tally = self._commit.tally
-        if parcel.origin.duplicate and parcel.digest in self._state.receipts:
-            tally.duplicates += 1
+        if not self._is_new(parcel):
             return
-        self._state.receipts.add(parcel.digest)
-        self._commit.digests.append(parcel.digest)
         self._state.watermarks.direct(parcel.device)
         tally.stored += len(parcel.readings)
         self._take_readings(parcel)
-        if parcel.rejects:
-            self._reject(parcel)
+        self._reject(parcel)
+        if parcel.uplink is not None:
+            self._uplink(parcel.uplink)
+        self._reply(parcel.origin, _outcome(len(parcel.readings), parcel.rejects))
+
+    def _is_new(self, parcel: DirectParcel) -> bool:
+        """Whether the message was not stored before; remembers it. A key decides alone, whoever sent the message again."""
+        key, origin = parcel.key, parcel.origin
+        if key is None:
+            receipts = self._state.receipts[origin.lane]
+            if origin.duplicate and parcel.digest in receipts:
+                self._commit.tally.duplicates += 1
+                self._reply(origin, Outcome(duplicate=True))
+                return False
+            receipts.add(parcel.digest)
+            self._commit.digests.setdefault(origin.lane, []).append(parcel.digest)
+            return True
+        found = self._recognise(key)
+        if found == "known":
+            self._commit.tally.duplicates += 1
+            self._reply(origin, Outcome(duplicate=True))
+        elif found == "reused":
+            self._commit.tally.dead_lettered += 1
+            self._commit.dead.append(dead(origin, None, None, 1, _REUSED, origin.payload, "message", key))
+            self._reply(origin, _outcome(0, [_REUSED]))
+        return found == "new"
+
+    def _recognise(self, key: Key) -> Literal["new", "known", "reused"]:
+        """What a message with this key is; a new one is remembered."""
+        body = self._state.keys.get(key.digest)
+        if body is None:
+            self._state.keys[key.digest] = key.body
+            self._commit.keys.append(key)
+            return "new"
+        return "known" if body == key.body else "reused"
+
+    def _uplink(self, uplink: Uplink) -> None:
+        span = self._commit.uplinks.get(uplink.device)
+        if span is None:
+            self._commit.uplinks[uplink.device] = UplinkSpan(uplink.device, uplink.counter, uplink.counter)
+        else:
+            span.add(uplink.counter)
 
     def _take_readings(self, parcel: DirectParcel) -> None:
         ids = self._registry.ids
@@ -322,18 +313,18 @@ class Planner:
         if parcel.batch is not None and parcel.seq is None:
             failure, stored = self._redrive_unnumbered(parcel.batch)
         elif parcel.batch is not None:
-            step = self._standing(_key(parcel.batch.header))
+            step = self._standing(cursor_of(parcel.batch.header))
             step.dead_lettered -= parcel.records
             self._book(parcel.batch, step)
             stored = len(parcel.batch.batch)
         elif parcel.direct is not None:
-            stored = self._redrive_message(parcel, parcel.direct)
+            failure, stored = self._redrive_message(parcel, parcel.direct)
         said = f"{failure.reason} at {failure.where}: {failure.detail}" if failure else None
         self._commit.redriven.append(Redriven(parcel.letter, parcel.by, stored, storable(said) if said else None))
 
     def _redrive_unnumbered(self, parcel: BatchParcel) -> tuple[Reject | None, int]:
         """A batch whose numbers could not be read when it came: its cursor decides, as for any batch."""
-        cursor = self._state.cursors.get(_key(parcel.header), 0)
+        cursor = self._state.cursors.get(cursor_of(parcel.header), 0)
         step = self._fresh(parcel.header)
         if step is not None:  # what it says of its gateway's backlog and epoch is history
             parcel = parcel.after(cursor)
@@ -343,18 +334,27 @@ class Planner:
             return Reject("gap", "s0", f"the cursor stands at {cursor}; what is missing has to come first"), 0
         return None, 0
 
-    def _redrive_message(self, parcel: RedriveParcel, direct: DirectParcel) -> int:
-        """One record of a gateway may be a message of many values: the first is booked under its number, the rest beside it."""
+    def _redrive_message(self, parcel: RedriveParcel, direct: DirectParcel) -> tuple[Reject | None, int]:
+        """A message with a key may have come again, and have been stored, since. Its uplink counter is history.
+
+        One record of a gateway may be a message of many values: the first is booked under its number, the rest beside it.
+        """
         tally, count = self._commit.tally, len(direct.readings)
-        if parcel.key is not None:
-            step = self._standing(parcel.key)
+        found = "new" if direct.key is None else self._recognise(direct.key)
+        if found == "reused":
+            return _REUSED, 0
+        if found == "known":
+            tally.duplicates += 1
+            return None, 0
+        if parcel.cursor is not None:
+            step = self._standing(parcel.cursor)
             step.dead_lettered -= 1
             step.stored += 1
             count -= 1
         tally.stored += count
         self._take_readings(direct)
         self._reject(direct)
-        return len(direct.readings)
+        return None, len(direct.readings)
 
     def _standing(self, key: CursorKey) -> CursorStep:
         """The step of a cursor whose records are booked differently; alone it does not move the cursor."""
@@ -410,6 +410,12 @@ class Planner:
         ):  # fmt: skip
             self._state.watermarks.idle(parcel.gateway, received_us)
         self._commit.claims += [(parcel.gateway, claim.st, claim.ep, claim.accepted) for claim in status.claims]
+
+
+def _outcome(stored: int, rejects: Sequence[Reject]) -> Outcome:
+    first = rejects[0] if rejects else Reject("", "", "")
+    where = first.where.encode("utf-8", "backslashreplace").decode()  # JSON has no lone surrogates
+    return Outcome(stored, len(rejects), reason=first.reason, where=where)
 
 
 def _joined(columns: list[Columns]) -> SeriesBatch:

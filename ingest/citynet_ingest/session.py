@@ -12,8 +12,8 @@ import contextlib
 import random
 import ssl
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import mqtt5
 
@@ -29,6 +29,7 @@ _GRANTED = (
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE,
     mqtt5.SubAckReasonCode.GRANTED_QOS_EXACTLY_ONCE,
 )
+_TAKEN = (mqtt5.PubAckReasonCode.SUCCESS, mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS)
 _log = log.get("session")
 
 
@@ -48,6 +49,12 @@ class Listener(Protocol):
 
     def lost(self) -> None: ...
 
+    def failed(self, error: str) -> None:
+        """A connection ended or could not be made; it is tried again."""
+
+    def taken_over(self) -> None:
+        """The broker gave the session to somebody else. It is not connected again before `Session.allow`."""
+
 
 class Session:
     """One persistent session with the broker, kept up until `close`."""
@@ -59,15 +66,15 @@ class Session:
         filters: list[mqtt5.TopicFilter],
         listener: Listener,
         *,
-        optional: list[mqtt5.TopicFilter],
         receive_maximum: int,
         keep_alive_s: int,
         session_expiry_s: int,
         retry_s_max: float,
+        optional: Sequence[mqtt5.TopicFilter] = (),
     ) -> None:
         self._endpoint = endpoint
         self._filters = filters
-        self._optional = optional
+        self._optional = list(optional)  # goes on without them if the broker refuses
         self._optional_id = 0
         self._listener = listener
         self._keep_alive_s = keep_alive_s
@@ -86,11 +93,12 @@ class Session:
         self._generation = 0
         self._link: _Link | None = None
         self._closing = asyncio.Event()
-        self._outbox: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
+        self._outbox: OrderedDict[str, tuple[str, bytes, Mapping[str, Any]]] = OrderedDict()
         self._outstanding: set[int] = set()
         self._outstanding_max = 20
         self._packet_id = 0
-        self._outage = log.OutageLog(_log, "broker")
+        self._allowed = asyncio.Event()
+        self._allowed.set()
 
     @property
     def is_connected(self) -> bool:
@@ -103,21 +111,27 @@ class Session:
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                     link = await self._open()
-                self._outage.worked()
                 pause = _RETRY_S_MIN
                 await self._live(link)
-                self._outage.failed("connection closed" if link.error is None else link.error)
-            except (OSError, TimeoutError, BrokerRefusedError) as error:
-                self._outage.failed(str(error) or type(error).__name__)
+                error = link.error or "connection closed"
+            except (OSError, TimeoutError, BrokerRefusedError) as found:
+                error = str(found) or type(found).__name__
             if self._closing.is_set():
                 break
+            self._listener.failed(error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(pause * 2, self._retry_s_max)
+            await self._allowed.wait()
+
+    def allow(self) -> None:
+        """The session is ours after all: connect again."""
+        self._allowed.set()
 
     def close(self) -> None:
         """Disconnect; the broker keeps the session. What is in flight comes again at the next connect."""
         self._closing.set()
+        self._allowed.set()
         if self._link is not None:
             self._link.write(mqtt5.DisconnectPacket().write())
             self._link.close()
@@ -136,25 +150,31 @@ class Session:
         if self._link is not None:
             self._link.resume()
 
-    def publish(self, key: str, topic: str, payload: bytes) -> None:
-        """Publish at QoS 1 as soon as the broker takes it. A later message of the same `key` replaces a waiting one."""
-        self._outbox[key] = (topic, payload)
+    def publish(self, key: str, topic: str, payload: bytes, **properties: Any) -> None:
+        """Publish at QoS 1 as soon as the broker takes it. A later message of the same `key` replaces a waiting one.
+
+        `properties` are those of MQTT 5, under the names of `mqtt5.PublishPacket`.
+        """
+        self._outbox[key] = (topic, payload, properties)
         self._outbox.move_to_end(key)
         while len(self._outbox) > _OUTBOX_MAX:
             self._outbox.popitem(last=False)
         self._flush()
+
+    def withdraw(self, key: str) -> None:
+        """Do not publish what still waits under this key."""
+        self._outbox.pop(key, None)
 
     def _flush(self) -> None:
         if self._link is None:
             return
         packets: list[bytes] = []
         while self._outbox and len(self._outstanding) < self._outstanding_max:
-            _, (topic, payload) = self._outbox.popitem(last=False)
+            _, (topic, payload, properties) = self._outbox.popitem(last=False)
             packet_id = self._next_packet_id()
             self._outstanding.add(packet_id)
-            packets.append(
-                mqtt5.PublishPacket(topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=packet_id).write()
-            )
+            packet = mqtt5.PublishPacket(topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=packet_id, **properties)
+            packets.append(packet.write())
         if packets:
             self._link.write(b"".join(packets))
 
@@ -190,7 +210,6 @@ class Session:
         if self._optional:
             self._optional_id = self._next_packet_id()
             link.write(mqtt5.SubscribePacket(self._optional_id, self._optional).write())
-        _log.info("broker-connected", generation=self._generation, session_present=answer.session_present)
         self._listener.connected(self._generation, answer.session_present)
         self._flush()
 
@@ -226,6 +245,8 @@ class Session:
             self._listener.received(packet, self._generation)
         elif isinstance(packet, mqtt5.PubAckPacket):
             self._outstanding.discard(packet.packet_id)
+            if packet.reason_code not in _TAKEN:
+                _log.warning("publish-refused", reason=packet.reason_code.name.lower().replace("_", "-"))
             self._flush()
         elif isinstance(packet, mqtt5.SubAckPacket):
             refused = [code.name for code in packet.reason_codes if code not in _GRANTED]
@@ -234,6 +255,9 @@ class Session:
             elif refused:
                 link.fail(f"subscription refused: {', '.join(refused).lower()}")
         elif isinstance(packet, mqtt5.DisconnectPacket):
+            if packet.reason_code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER:
+                self._allowed.clear()
+                self._listener.taken_over()
             link.fail(f"broker disconnected us: {packet.reason_code.name.lower().replace('_', '-')}")
 
 

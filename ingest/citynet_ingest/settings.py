@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from citynet.formats import THINGSBOARD, is_known
 from citynet.ids import SHARDS
 from citynet.runtime.settings import Table, table_config
+from citynet_ingest.lanes import LANES, dealt, lanes_of
+from citynet_ingest.sources import SOURCES_MAX, SourceSettings, check_apart
 
 
 class IngestSettings(Table):
@@ -16,9 +19,13 @@ class IngestSettings(Table):
 
     model_config = table_config("ingest")
 
-    shards: str = Field("0-63", description="Shards this worker owns: 'LOW-HIGH' or one number.")
+    shards: str = Field("0-63", description="Shards to own, 'LOW-HIGH': whole lanes of 8, such as 0-31.")
+    workers: int = Field(1, ge=1, le=LANES, description="Processes that share the shards, each with whole lanes.")
     receive_maximum: int = Field(
-        2_000, ge=1, le=65_535, description="Messages in flight without PUBACK; the broker queues the rest."
+        2_000,
+        ge=1,
+        le=65_535,
+        description="Messages in flight without PUBACK, in each of up to 8 sessions; the broker queues the rest.",
     )
     inflight_bytes_max: int = Field(
         64 << 20,
@@ -29,6 +36,12 @@ class IngestSettings(Table):
     commit_messages_max: int = Field(5_000, ge=1, description="Messages in one transaction; more wait for the next.")
     commit_statement_timeout_s: float = Field(
         60.0, gt=0, description="A statement slower than this is rolled back and retried."
+    )
+    commit_timeout_s: float = Field(
+        90.0,
+        gt=0,
+        description="A try of a commit that takes longer, with a database that answers no more, has its connection cut "
+        "and is retried; above commit_statement_timeout_s.",
     )
     retry_s_max: float = Field(
         5.0, gt=0, description="Longest pause between tries while the database or broker is away."
@@ -41,6 +54,18 @@ class IngestSettings(Table):
     )
     direct_content_type: str = Field(
         THINGSBOARD, description="Format of direct devices that send no MQTT 5 content type."
+    )
+    message_key_s: int = Field(
+        6 * 3_600,
+        ge=60,
+        description="How long a message's own key (idempotency key, deduplicationId) is remembered: a copy that comes"
+        " within this time is recognised.",
+    )
+    sources: list[SourceSettings] = Field(
+        default_factory=list,
+        max_length=SOURCES_MAX,
+        description="Topics of others that are taken too: tables [[ingest.sources]] with topic (a filter with one level"
+        " {device}) and format (a content type, or one of: chirpstack, senml, senml+cbor, thingsboard).",
     )
     snapshot_s: float = Field(30.0, gt=0, description="How often the rules engine's state is stored.")
     settle_s: float = Field(
@@ -55,13 +80,25 @@ class IngestSettings(Table):
     )
     rules: list[Path] = Field(default_factory=list, description="Rule files besides the shipped packs.")
     shipped_rules: bool = Field(True, description="Arm the rule packs that come with citynet.")
-    metrics_port: int = Field(0, ge=0, le=65_535, description="Prometheus metrics on loopback; 0: none.")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Prometheus metrics on loopback; 0: none. Of several workers the first; the next ports are the others'.",
+    )
 
     @field_validator("shards")
     @classmethod
     def _check_shards(cls, text: str) -> str:
-        parse_shards(text)
+        lanes_of(parse_shards(text))
         return text
+
+    @field_validator("workers")
+    @classmethod
+    def _check_workers(cls, workers: int, info: ValidationInfo) -> int:
+        if "shards" in info.data:
+            dealt(parse_shards(info.data["shards"]), workers)
+        return workers
 
     @field_validator("direct_content_type")
     @classmethod
@@ -69,6 +106,18 @@ class IngestSettings(Table):
         if not is_known(text):
             raise ValueError(f"unknown content type {text!r}")
         return text
+
+    @model_validator(mode="after")
+    def _check_timeouts(self) -> Self:
+        if self.commit_timeout_s <= self.commit_statement_timeout_s:  # the server says why, a cut connection does not
+            raise ValueError("commit_timeout_s must be above commit_statement_timeout_s")
+        return self
+
+    @field_validator("sources")
+    @classmethod
+    def _check_sources(cls, sources: list[SourceSettings]) -> list[SourceSettings]:
+        check_apart(sources)
+        return sources
 
     @property
     def worker(self) -> str:

@@ -8,6 +8,7 @@ own watermark (for "the gateway itself is silent") moves once a new connection h
 from __future__ import annotations
 
 SERVER = ""
+_HELD_UP_US = 30_000_000  # ticks come every second or so
 
 
 class Watermarks:
@@ -17,6 +18,7 @@ class Watermarks:
         self._settle_us = settle_us
         self._settle_after_connect_us = settle_after_connect_us
         self._connected_us: int | None = None
+        self._ticked_us: int | None = None
         self._direct: set[str] = set()
         self._draining: dict[str, int] = {}
         self._moved: dict[str, int] = {}
@@ -53,7 +55,13 @@ class Watermarks:
 
     def tick(self, now_us: int, *, is_drained: bool) -> None:
         """The clock moved. `is_drained`: nothing waits to be committed."""
-        if self._connected_us is None or not is_drained:
+        before, self._ticked_us = self._ticked_us, now_us
+        if self._connected_us is None:
+            return
+        if before is not None and not before <= now_us <= before + _HELD_UP_US:
+            # The clock was stepped, or we stood still for a while: settle anew, as after a connect.
+            self._connected_us = now_us
+        if not is_drained:
             return
         if now_us - self._connected_us < self._settle_after_connect_us:
             return

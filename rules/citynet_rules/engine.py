@@ -17,7 +17,7 @@ A watermark W of a source promises that no reading of its series at or before W 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +30,12 @@ from citynet_rules.kinds import KINDS
 from citynet_rules.kinds.kind import Segments, usable_rows
 from citynet_rules.late import late_rows
 from citynet_rules.rule import Rule
-from citynet_rules.series import SeriesTable
-from citynet_rules.snapshot import Snapshot, decode, encode
+from citynet_rules.series import SERVER, SeriesTable
+from citynet_rules.snapshot import Part, Snapshot, decode, encode
 from citynet_rules.spec import RuleSet
 from citynet_rules.transition import NONE_US, Event, OpenAlert, SeriesInfo, Transition, alert_id, dress, order
 
-__all__ = ["Engine", "Fed", "OpenAlert", "SeriesInfo", "Transition"]
+__all__ = ["Engine", "Fed", "OpenAlert", "Part", "SeriesInfo", "Transition"]
 
 
 @dataclass(frozen=True)
@@ -172,19 +172,36 @@ class Engine:
         Raises:
             CitynetError: not a snapshot, damaged, or of another format version; the engine is as it was then.
         """
-        snapshot = decode(state)
-        tables = {table.kind: table for table in snapshot.tables}
-        ids = np.frombuffer(snapshot.ids, "<i4").astype(np.int32)
-        if len(np.unique(ids)) != len(ids):
+        self.restore_parts([Part(state)])
+
+    def restore_parts(self, parts: Sequence[Part]) -> None:
+        """Replace the whole state by parts of several snapshots, as when series come together that were evaluated in
+        different places. Of a series that several parts have, the first one's counts.
+
+        A watermark that several parts have is the lowest of theirs, and the server's own counts only where every part
+        has it: a lower promise is kept by whoever kept a higher one.
+
+        Raises:
+            CitynetError: as `restore`; the engine is as it was then.
+        """
+        snapshots = [decode(part.state) for part in parts]
+        fed = [np.frombuffer(snapshot.ids, "<i4").astype(np.int32) for snapshot in snapshots]
+        if any(len(np.unique(ids)) != len(ids) for ids in fed):
             raise CitynetError("rules snapshot: a series stands twice")
+        tables = [{table.kind: table for table in snapshot.tables} for snapshot in snapshots]
         for group in self._groups:
-            group.check(tables.get(group.kind.name))
+            for of_part in tables:
+                group.check(of_part.get(group.kind.name))
         self._series.reset()
-        self._series.put(ids, np.frombuffer(snapshot.tip_us, "<i8"), np.frombuffer(snapshot.tip, "<f8"))
-        for source, watermark_us in snapshot.watermarks.items():
+        for part, snapshot, ids in reversed(list(zip(parts, snapshots, fed, strict=True))):
+            taken = part.has(ids)
+            tip_us, tip = np.frombuffer(snapshot.tip_us, "<i8"), np.frombuffer(snapshot.tip, "<f8")
+            self._series.put(ids[taken], tip_us[taken], tip[taken])
+        for source, watermark_us in _lowest_watermarks(parts, snapshots).items():
             self._series.pass_time(source, watermark_us)
         for group in self._groups:
-            group.load(tables.get(group.kind.name), self._series.ids)
+            kept = [(part, of_part.get(group.kind.name)) for part, of_part in zip(parts, tables, strict=True)]
+            group.load(kept, self._series.ids)
 
     def _check_names(self, given: Iterable[SeriesInfo]) -> None:
         """One id a name and one name an id, among the known series and the new ones."""
@@ -237,6 +254,17 @@ class Engine:
         if info is None:
             raise AssertionError(f"slot {slot} has a pair but was never bound")
         return info
+
+
+def _lowest_watermarks(parts: Sequence[Part], snapshots: Sequence[Snapshot]) -> dict[str, int]:
+    lowest: dict[str, int] = {}
+    for part, snapshot in zip(parts, snapshots, strict=True):
+        for source, watermark_us in snapshot.watermarks.items():
+            if source == SERVER or part.sources is None or source in part.sources:
+                lowest[source] = min(watermark_us, lowest.get(source, watermark_us))
+    if not all(SERVER in snapshot.watermarks for snapshot in snapshots):
+        lowest.pop(SERVER, None)
+    return lowest
 
 
 def _check_grouped(ids: I32) -> None:

@@ -10,7 +10,7 @@ from citynet.batch import I32, I64, Bools
 from citynet.errors import CitynetError
 from citynet_rules.kinds.kind import Kind, Pairs, Rows
 from citynet_rules.rule import Rule
-from citynet_rules.snapshot import KindTable
+from citynet_rules.snapshot import KindTable, Part
 from citynet_rules.transition import standing
 
 
@@ -61,12 +61,15 @@ class Group:
             state=state[order].tobytes(),
         )
 
-    def load(self, table: KindTable | None, ids: I32) -> None:
-        """Replace all states by those of `table`; where it has none (or a rule has changed) they are fresh."""
-        self._waiting_keys = np.empty(0, np.int64)
-        self._waiting_state = np.empty(0, self.kind.state)
-        if table is not None and table.layout == self._layout():
-            self._read(table)
+    def load(self, tables: Sequence[tuple[Part, KindTable | None]], ids: I32) -> None:
+        """Replace all states by what the parts take of their tables, the first one's where two have one; where there is
+        none (or a rule has changed) they are fresh."""
+        fitting = [(part, table) for part, table in tables if table is not None and table.layout == self._layout()]
+        read = [self._read(part, table) for part, table in fitting]
+        keys = np.concatenate([np.empty(0, np.int64), *(keys for keys, _ in read)])
+        rows = np.concatenate([np.empty(0, self.kind.state), *(rows for _, rows in read)])
+        self._waiting_keys, first = np.unique(keys, return_index=True)
+        self._waiting_state = rows[first]
         state = self.kernel.fresh(self.pairs.rule)
         self._adopt(state, _keys(self.pairs.rule, ids[self.pairs.slot]))
         self.pairs.state[:] = state
@@ -80,16 +83,14 @@ class Group:
         if not fits or (len(old) and not 0 <= old.min() <= old.max() < len(table.rules)):
             raise CitynetError(f"rules snapshot: states of kind {self.kind.name} do not fit their index")
 
-    def _read(self, table: KindTable) -> None:
+    def _read(self, part: Part, table: KindTable) -> tuple[I64, Rows]:
+        """Keys and states of what `part` takes, of rules that have not changed."""
         old = np.frombuffer(table.rule, "<i4")
-        series = np.frombuffer(table.series, "<i4")
+        series = np.frombuffer(table.series, "<i4").astype(np.int32)
         number = {rule.fingerprint: n for n, rule in enumerate(self.rules)}
         now = np.array([number.get(fingerprint, -1) for fingerprint in table.rules], np.int64)[old]
-        kept = now >= 0
-        keys = _keys(now[kept].astype(np.int32), series[kept].astype(np.int32))
-        order = np.argsort(keys, kind="stable")
-        self._waiting_keys = keys[order]
-        self._waiting_state = np.frombuffer(table.state, self.kind.state)[kept][order]
+        kept = (now >= 0) & part.has(series)
+        return _keys(now[kept].astype(np.int32), series[kept]), np.frombuffer(table.state, self.kind.state)[kept]
 
     def _adopt(self, state: Rows, keys: I64) -> None:
         """Overwrite the rows of `state` for which a kept one waits."""

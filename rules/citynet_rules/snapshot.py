@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
+from citynet.batch import I32, Bools
 from citynet.errors import CitynetError
 
 MAGIC = b"CNRS\x01"  # the last byte is the version of this format
@@ -33,6 +36,20 @@ class Snapshot(msgspec.Struct, frozen=True):
     tip: bytes
     watermarks: dict[str, int]
     tables: list[KindTable]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is to be restored of one snapshot: the states of these series (int32 ids) and the watermarks of these sources;
+    None takes all."""
+
+    state: bytes
+    series: I32 | None = None
+    sources: frozenset[str] | None = None
+
+    def has(self, ids: I32) -> Bools:
+        """Which of `ids` it takes."""
+        return np.ones(len(ids), np.bool_) if self.series is None else np.isin(ids, self.series)
 
 
 def encode(snapshot: Snapshot) -> bytes:

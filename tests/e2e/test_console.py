@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration import api_seed
+from tests.integration import api_rollup, api_seed
 from tests.integration.api_harness import OPERATOR, VIEWER, Served, add_tokens, database, served, until
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="the browser tests need selenium: pip install selenium")
@@ -204,6 +204,46 @@ def test_a_chart_shows_the_raise_and_its_limit(browser: Any, server: Served, nam
     assert page.text(".chart .raise text") == "发生"
     assert "最高 5" in str(page.one(".chart").get_attribute("aria-label"))
     assert page.complaints() == []
+
+
+def test_a_device_shows_its_series_over_any_span_and_how_complete_they_are(
+    browser: Any, server: Served, dsn: str, names: dict[str, str]
+) -> None:
+    now = datetime.now(UTC)
+    with database(dsn) as connection:
+        battery = api_seed.add_series(connection, "gas-0017", "battery_pct", unit="%")
+        api_seed.add_series(connection, "gas-0017", "rssi_dbm", unit="dBm")
+        rows = [(now - timedelta(minutes=k), 80.0 if k != 701 else 12.5, 0) for k in range(1, 3000) if k % 4]
+        api_seed.add_readings(connection, battery, rows)
+        connection.execute("UPDATE series SET interval_s = 60 WHERE id = %s", (battery,))
+        api_rollup.fill(connection, [battery])
+    page = Page(browser, f"{server.url}/#alert/{names['gas']}")
+    page.open()
+    page.until(lambda: bool(page.all(".chart .raise")), "the curve around the raise")
+    page.one("[data-span='7d']").click()
+    page.until(lambda: "1 小时" in page.text(".chart-note"), "seven days are buckets of hours")
+    assert page.text(".chart .limit.main text") == "红色 50 %LEL"
+
+    page.one(".device-link").click()
+    own = f"[data-series='{battery}']"
+    page.until(lambda: bool(page.all(f"{own} .curve")), "the curve of the device's other series")
+    assert browser.current_url.endswith("#device/gas-0017")
+    assert "1 分钟汇总" in page.text(f"{own} .chart-note")
+    assert "最低 12.5，最高 80" in str(page.one(f"{own} .chart").get_attribute("aria-label")), "the spike survives"
+    assert "75 %" in page.text(f"{own} .completeness")
+    assert "间隔为估计值" not in page.text(f"{own} .completeness")
+    assert "从未收到读数" in page.text("#detail")
+    page.one("[data-span='1h']").click()
+    page.until(lambda: "由读数计算" in page.text(f"{own} .chart-note"), "an hour is read from readings")
+    page.one("#desk [data-act='language']").click()
+    page.until(lambda: "computed from readings" in page.text(f"{own} .chart-note"), "in English")
+    assert "No reading was ever received." in page.text("#detail")
+    page.one(".device-back").click()
+    page.until(lambda: "Methane high" in page.text("#detail h2"), "back at the alert")
+    browser.get(f"{server.url}/#device/none")
+    browser.refresh()
+    page.until(lambda: "There is no such device" in page.text("#detail"), "an unknown device is said to be unknown")
+    assert [message for message in page.complaints() if "404" not in message] == []
 
 
 def test_a_page_whose_server_died_never_looks_calm(

@@ -1,4 +1,4 @@
-"""Fixtures of the fault tests. Nightly variants run with ``-m nightly`` only."""
+"""Fixtures of the fault tests."""
 
 from __future__ import annotations
 
@@ -11,15 +11,6 @@ import pytest
 
 from citynet.runtime.embedded import EmbeddedPostgres
 from citynet_ingest.store.migrate import migrate
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "nightly" in config.option.markexpr:
-        return
-    nightly = [item for item in items if item.get_closest_marker("nightly")]
-    if nightly:
-        config.hook.pytest_deselected(items=nightly)
-        items[:] = [item for item in items if item not in nightly]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -29,6 +30,11 @@ on_delay_s = 5
 off_delay_s = 10
 gap_s_max = 60
 """
+
+
+def nightly_s(full: float) -> float:
+    """How long a nightly test lasts: in full, unless CITYNET_NIGHTLY_S says otherwise (to try the test itself)."""
+    return min(full, float(os.environ.get("CITYNET_NIGHTLY_S") or full))
 
 
 def minutes_ago(minutes: int) -> int:

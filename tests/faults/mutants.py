@@ -5,8 +5,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a gateway's mutant must not load the server
+    from citynet_ingest.commit import Commit
+    from citynet_ingest.parcel import Parcel
+    from citynet_ingest.store.transaction import Connection, Target
 
 MUTANTS: dict[str, Callable[[], None]] = {}
 
@@ -51,11 +60,9 @@ def reuse_epoch() -> None:
 def puback_before_commit() -> None:
     """The broker gets its PUBACK, and the gateway its acknowledgement, before the transaction is made."""
     import threading
-    from collections.abc import Sequence
 
     from citynet_ingest.commit import Answers
     from citynet_ingest.committer import Committer
-    from citynet_ingest.parcel import Parcel
     from citynet_ingest.plan import Planner
     from citynet_ingest.worker import Worker
 
@@ -72,7 +79,7 @@ def puback_before_commit() -> None:
         said = threading.Event()
 
         def say() -> None:
-            workers[0]._answer([answers])
+            workers[0]._answer([answers], time.perf_counter())
             said.set()
 
         workers[0]._call(say)
@@ -83,6 +90,111 @@ def puback_before_commit() -> None:
 
     Worker.run = run_known  # type: ignore[method-assign]
     Committer._process = broken  # type: ignore[method-assign]
+
+
+@mutant("acknowledge-before-commit")
+def acknowledge_before_commit() -> None:
+    """The broker hears nothing before COMMIT; the gateway has its acknowledgement already."""
+    import threading
+    from dataclasses import replace
+
+    from citynet_ingest.commit import Answers
+    from citynet_ingest.plan import Planner
+    from citynet_ingest.worker import Worker
+
+    workers: list[Worker] = []
+    start, plan = Worker.run, Planner.plan
+
+    async def run_known(self: Worker) -> None:
+        workers.append(self)
+        await start(self)
+
+    def broken(self: Planner, parcels: Sequence[Parcel]) -> tuple[Commit, Answers]:
+        commit, answers = plan(self, parcels)
+        said = threading.Event()
+
+        def say() -> None:
+            workers[0]._answer([replace(answers, pubacks={})], time.perf_counter())
+            said.set()
+
+        workers[0]._call(say)
+        said.wait()
+        return commit, answers
+
+    Worker.run = run_known  # type: ignore[method-assign]
+    Planner.plan = broken  # type: ignore[method-assign]
+
+
+@mutant("skip-the-cursor-step")
+def skip_the_cursor_step() -> None:
+    """Readings are committed, the cursors stay where they are."""
+    from citynet_ingest.store import transaction
+
+    transaction._cursors = lambda _connection, _commit: None
+
+
+@mutant("cursor-in-another-transaction")
+def cursor_in_another_transaction() -> None:
+    """The cursors move in a transaction of their own, right after that of the readings."""
+    from citynet_ingest.store import transaction
+
+    cursors = transaction._cursors
+    transaction._cursors = lambda _connection, _commit: None
+    _after_commit(lambda connection, commit, _target: cursors(connection, commit))
+
+
+@mutant("receipts-in-another-transaction")
+def receipts_in_another_transaction() -> None:
+    """What recognises redelivered messages of direct devices is stored right after what they said."""
+    from citynet_ingest.store import sql
+
+    add = sql.text("receipt_add")
+    text = sql.text
+    sql.text = lambda name: "SELECT %(worker)s::text, %(number)s, %(hashes)s" if name == "receipt_add" else text(name)
+
+    def store(connection: Connection, commit: Commit, target: Target) -> None:
+        hashes = b"".join(commit.digests)
+        connection.execute(add, {"worker": target.worker, "number": commit.number, "hashes": hashes})
+
+    _after_commit(store)
+
+
+@mutant("snapshot-in-another-transaction")
+def snapshot_in_another_transaction() -> None:
+    """The state of the rules engine is stored right before the readings that made it."""
+    from citynet_ingest import committer
+    from citynet_ingest.store import sql
+
+    apply = committer.apply  # type: ignore[attr-defined]
+
+    def broken(connection: Connection, commit: Commit, target: Target) -> None:
+        if commit.snapshot is not None:
+            connection.execute(sql.text("snapshot_save"), {"worker": target.worker, "state": commit.snapshot})
+        apply(connection, commit, target)
+
+    committer.apply = broken  # type: ignore[attr-defined]
+
+
+@mutant("stepping-clock")
+def stepping_clock() -> None:
+    """No mutation of the program but of its clock: ingest's runs ahead by the seconds in the file CITYNET_TEST_CLOCK."""
+    from citynet_ingest import worker
+
+    clock, offset = worker.now_us, Path(os.environ["CITYNET_TEST_CLOCK"])
+    worker.now_us = lambda: clock() + int(offset.read_text()) * 1_000_000
+
+
+def _after_commit(action: Callable[[Connection, Commit, Target], None]) -> None:
+    """Have something done after the transaction that should have been part of it."""
+    from citynet_ingest import committer
+
+    apply = committer.apply  # type: ignore[attr-defined]
+
+    def broken(connection: Connection, commit: Commit, target: Target) -> None:
+        apply(connection, commit, target)
+        action(connection, commit, target)
+
+    committer.apply = broken  # type: ignore[attr-defined]
 
 
 def run(arguments: list[str]) -> None:

@@ -9,10 +9,17 @@ import threading
 from types import TracebackType
 from typing import Self
 
+from psycopg.conninfo import conninfo_to_dict
+
 from tests.ingest import wait_for
 
 _CHUNK_BYTES = 65_536
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close sends RST
+
+
+def port_of(dsn: str) -> int:
+    """The port to stand in front of."""
+    return int(str(conninfo_to_dict(dsn)["port"]))
 
 
 class _Link:

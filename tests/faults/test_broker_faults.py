@@ -1,19 +1,22 @@
 """Row 7 of the test matrix: the broker dies without having kept anything; the broker's queue overflows.
 
 What holds, and what does not: class A loses nothing, because a gateway keeps what was not acknowledged. Class B has only the
-broker's word, so a broker that dies or overflows may lose what it took; that is reported (a `session-lost` warning; the
-broker's own counter of dropped messages), and nothing is invented or doubled.
+broker's word, so a broker that dies or overflows may lose what it took; that is reported (a `session-lost` warning and
+metric; the broker's own counter of dropped messages), and nothing is invented or doubled.
 """
 
 from __future__ import annotations
 
 import random
+import re
+import urllib.request
 from pathlib import Path
 
+from citynet.runtime.child import free_port
 from citynet.runtime.embedded import EmbeddedMosquitto
 from tests.faults import load
 from tests.faults.broker_watch import DROPPED, BrokerWatch
-from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, assert_balanced, judge, wait_logged
+from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, Report, assert_balanced, judge, wait_logged
 from tests.ingest import IngestProcess, ingest_running, query, stored, wait_for
 
 KILLS = 3
@@ -53,6 +56,46 @@ def test_session_lost_while_ingest_was_down_is_reported(folder: Path, broker: Em
     finally:
         if ingest.running.poll() is None:
             ingest.kill()
+
+
+def test_a_broker_that_loses_its_sessions(folder: Path, broker: EmbeddedMosquitto, dsn: str, seed: int) -> None:
+    """Ingest is away, the broker takes messages for it and restarts without persistence: the gateway's come again, the
+    device's are gone. Ingest says so in its log and in a counter."""
+    rng = random.Random(seed)
+    start_us = load.minutes_ago(10)
+    gateway, device = Ledger(folder / "gateway.ledger"), Ledger(folder / "device.ledger")
+    port = free_port()
+    with (
+        ingest_running(folder, broker, dsn, {"metrics_port": port}) as ingest,
+        LedgerPeer(broker.port, "gw-1", gateway) as peer,
+        DirectDevice(broker.port, "lift-1", device) as lift,
+    ):
+        peer.accept(load.plain(rng, "gas-1", 100, start_us))
+        lift.say(load.plain(rng, "lift-1", 10, start_us))
+        lift.wait_taken()
+        peer.wait_drained()
+        wait_for(lambda: len(stored(dsn)) == 110, "ingest takes both kinds")
+        assert lost_sessions(port) == 0
+        assert ingest.stop() == 0, ingest.tail()
+        peer.accept(load.plain(rng, "gas-1", 500, start_us + 1_000_000))
+        lift.say(load.plain(rng, "lift-1", 50, start_us + 1_000_000))
+        lift.wait_taken()
+        broker.stop()
+        broker.start()
+        ingest.start()
+        peer.wait_drained()
+        assert lost_sessions(port) == 1
+        assert ingest.stop() == 0, ingest.tail()
+        assert ingest.log.read_text().count('"session-lost"') == 1
+    assert judge([gateway], dsn).lost == 0
+    assert judge([gateway, device], dsn) == Report(lost=50, recovered=0, unexpected=0, duplicated=0)
+    assert_balanced(dsn)
+
+
+def lost_sessions(port: int) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    return float(re.search(r"^citynet_ingest_sessions_lost_total (\S+)$", text, re.M)[1])  # type: ignore[index]
 
 
 def test_queue_overflow(folder: Path, dsn: str, seed: int) -> None:

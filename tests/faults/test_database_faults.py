@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,46 +22,17 @@ from citynet.runtime.embedded import EmbeddedMosquitto, EmbeddedPostgres
 from citynet_ingest.store.migrate import migrate
 from tests.faults import load
 from tests.faults.harness import CLEAN, Ledger, LedgerPeer, assert_balanced, judge, last_for, wait_logged
-from tests.faults.proxy import Proxy
+from tests.faults.outages import OUTAGES
+from tests.faults.proxy import Proxy, port_of
 from tests.ingest import GatewayPeer, ingest_running, query, wait_for
 
 OUTAGE_S = 1.5
 UNDERWAY_S = 0.5  # answers of the last commit that went through
+TERMINATIONS = 8
+TERMINATE = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE 'citynet-ingest-%'"""
 GROWTH_BYTES_MAX = 150 << 20
 FLOOD_BYTES = 64 << 20
-
-
-def stop(database: EmbeddedPostgres) -> None:
-    database.stop()
-
-
-def kill(database: EmbeddedPostgres) -> None:
-    database.kill()
-
-
-def read_only(database: EmbeddedPostgres) -> None:
-    _system(database, "ALTER SYSTEM SET default_transaction_read_only = on")
-
-
-def start(database: EmbeddedPostgres) -> None:
-    database.start()
-
-
-def writable(database: EmbeddedPostgres) -> None:
-    _system(database, "ALTER SYSTEM RESET default_transaction_read_only")
-
-
-def _system(database: EmbeddedPostgres, text: str) -> None:
-    with psycopg.connect(database.dsn(), autocommit=True) as connection:
-        connection.execute(text.encode())
-        connection.execute("SELECT pg_reload_conf()")
-
-
-OUTAGES: dict[str, tuple[Callable[[EmbeddedPostgres], None], Callable[[EmbeddedPostgres], None]]] = {
-    "stopped": (stop, start),
-    "killed": (kill, start),
-    "read-only": (read_only, writable),
-}
 
 
 def test_outages(folder: Path, broker: EmbeddedMosquitto, database: EmbeddedPostgres, seed: int) -> None:
@@ -137,10 +108,6 @@ def test_memory_is_flat_and_the_broker_is_kept(
     assert_balanced(dsn, is_drained=False)
 
 
-def port_of(dsn: str) -> int:
-    return int(str(psycopg.conninfo.conninfo_to_dict(dsn)["port"]))
-
-
 @pytest.mark.parametrize("is_done", [True, False], ids=["done", "not-done"])
 def test_connection_lost_in_the_middle_of_commit(
     is_done: bool, folder: Path, broker: EmbeddedMosquitto, dsn: str, seed: int
@@ -163,6 +130,28 @@ def test_connection_lost_in_the_middle_of_commit(
             peer.accept(load.plain(rng, f"gas-{cut}", 900, load.minutes_ago(10)))
             proxy.wait_cut(cut)
             peer.wait_drained()
+        assert ingest.stop() == 0, ingest.tail()
+    assert judge([ledger], dsn) == CLEAN
+    assert_balanced(dsn)
+
+
+def test_sessions_terminated_under_load(folder: Path, broker: EmbeddedMosquitto, dsn: str, seed: int) -> None:
+    """An administrator, or a proxy that moves sessions about, ends ours again and again, whatever it is doing."""
+    rng = random.Random(seed)
+    ledger = Ledger(folder / "gateway.ledger")
+    ended = 0
+    with (
+        ingest_running(folder, broker, dsn) as ingest,
+        LedgerPeer(broker.port, "gw-1", ledger, batch=50) as peer,
+        psycopg.connect(dsn, autocommit=True) as connection,
+    ):
+        while ended < TERMINATIONS:
+            if len(ledger.readings) - peer.acked < 500:
+                peer.accept(load.plain(rng, "gas-1", 200, load.minutes_ago(10) + len(ledger.readings) * 1000))
+            peer.wait_acked(peer.acked + rng.randrange(1, 200))
+            ended += len(connection.execute(TERMINATE).fetchall())
+        peer.wait_drained()
+        assert ingest.log.read_text().count("broker-connected") == 1, "the broker was never left"
         assert ingest.stop() == 0, ingest.tail()
     assert judge([ledger], dsn) == CLEAN
     assert_balanced(dsn)

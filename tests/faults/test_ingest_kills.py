@@ -15,6 +15,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from citynet.quality import LATE
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet_ingest.store.migrate import migrate
@@ -25,7 +26,7 @@ from tests.ingest import IngestProcess, query, wait_for
 FAILPOINTS = ["before-begin", "mid-copy", "before-commit", "after-commit", "after-puback"]
 HITS = range(4, 9)  # the first hits belong to the start; the load makes dozens
 GAUGES, SECONDS, MESSAGES = 5, 240, 300
-Alerts = tuple[list[tuple[object, ...]], list[tuple[object, ...]]]
+Alerts = tuple[list[tuple[object, ...]], list[tuple[object, ...]], int]  # alerts, transitions, readings called late
 
 
 class Scene:
@@ -38,19 +39,24 @@ class Scene:
         self.gauges: list[Reading] = load.watched(rng, GAUGES, SECONDS, start_us)
         self.direct: list[Reading] = load.plain(rng, "lift-1", MESSAGES, start_us)
 
-    def run(self, dsn: str, failpoint: str = "") -> Alerts:
-        """Play it, killing ingest at `failpoint` (``name:hit``) if given; judge the delivery, return the alerts."""
+    def run(self, dsn: str, failpoint: str = "", mutant: str = "") -> Alerts:
+        """Play it, killing ingest (or a mutant of it) at `failpoint` (``name:hit``) if given; judge the delivery, return the
+        alerts and how many readings came late: none did."""
         with a_folder() as folder, EmbeddedMosquitto(folder / "broker") as broker:
-            settings = {"shipped_rules": False, "rules": [str(load.rule_file(folder))], "snapshot_s": 0.2}
+            settings = {
+                "shipped_rules": False,
+                "rules": [str(load.rule_file(folder))],
+                "snapshot_s": 0.001 if mutant else 0.2,
+            }
             process = IngestProcess(folder, broker.port, dsn, settings)
-            process.start(failpoint=failpoint)
+            process.start(failpoint=failpoint, mutant=mutant)
             try:
                 process.wait_connected()
                 self._play(process, broker, dsn, folder, is_killed=bool(failpoint))
             finally:
                 if process.running.poll() is None:
                     process.kill()
-        return load.alerts(dsn)
+        return *load.alerts(dsn), query(dsn, "SELECT count(*) FROM reading WHERE quality & %s > 0", LATE)[0][0]
 
     def _play(
         self, process: IngestProcess, broker: EmbeddedMosquitto, dsn: str, folder: Path, *, is_killed: bool
@@ -103,7 +109,14 @@ def undisturbed(server_dsn: str, scene: Scene) -> Alerts:
 def test_killed_at_a_failpoint(failpoint: str, dsn: str, scene: Scene, undisturbed: Alerts) -> None:
     hit = random.Random(f"{scene.seed}/{failpoint}").choice(HITS)
     print(f"CITYNET_TEST_SEED={scene.seed} ingest.{failpoint}:{hit}")
-    alerts, transitions = undisturbed
+    alerts, transitions, late = undisturbed
     assert len(alerts) >= 3, "the stream must raise something to compare"
     assert {row[1] for row in transitions} >= {"raise", "clear"}
-    assert scene.run(dsn, f"ingest.{failpoint}:{hit}") == (alerts, transitions)
+    assert late == 0
+    assert scene.run(dsn, f"ingest.{failpoint}:{hit}") == undisturbed
+
+
+def test_the_scene_catches_a_snapshot_in_another_transaction(dsn: str, scene: Scene, undisturbed: Alerts) -> None:
+    """The engine remembers what was never committed: what comes again looks late to it, and is not judged."""
+    found = scene.run(dsn, f"ingest.before-commit:{HITS[0]}", "snapshot-in-another-transaction")
+    assert found != undisturbed

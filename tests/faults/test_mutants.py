@@ -11,9 +11,10 @@ import pytest
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from tests.faults import load
-from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, Report, judge
+from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, Report, judge, wait_logged
 from tests.ingest import IngestProcess, query, wait_for
 
+# For class A the broker dies as well, and forgets.
 KILL = "ingest.before-commit:5"  # the start is the first, the probe the second
 CLASSES = ["class-a", "class-b"]
 
@@ -38,13 +39,18 @@ def killed_before_commit(
                 elif delivery == "class-a" and len(gateway.readings) - peer.acked < 200:
                     peer.accept(load.plain(rng, "gas-1", 40, start_us + len(gateway.readings) * 1000))
             assert process.died() == -9, process.tail()
-            process.start()
-            lift.say(
-                [Reading("lift-1", "plain", load.minutes_ago(1), 0.5)]
-            )  # the broker keeps the order: the last to come
-            lift.wait_taken()
-            wait_for(lambda: query(dsn, "SELECT 1 FROM reading WHERE value = 0.5 AND time > now() - interval '5 min'"),
-                     "the last message is stored")  # fmt: skip
+            if delivery == "class-a":  # what the broker still has would heal it
+                broker.kill()
+                broker.start()
+                process.start()
+                wait_logged(process, "broker-connected", 2)
+            else:
+                process.start()
+                # The broker keeps the order: the last to come.
+                lift.say([Reading("lift-1", "plain", load.minutes_ago(1), 0.5)])
+                lift.wait_taken()
+                last = "SELECT 1 FROM reading WHERE value = 0.5 AND time > now() - interval '5 min'"
+                wait_for(lambda: query(dsn, last), "the last message is stored")
             peer.wait_drained()
         assert process.stop() == 0, process.tail()
     finally:
@@ -59,6 +65,13 @@ def test_the_harness_catches_puback_before_commit(
 ) -> None:
     report = killed_before_commit(folder, broker, dsn, seed, delivery, "puback-before-commit")
     assert report.lost > 0, "broker and gateway were told to forget what no commit holds"
+
+
+def test_the_harness_catches_acknowledge_before_commit(
+    folder: Path, broker: EmbeddedMosquitto, dsn: str, seed: int
+) -> None:
+    report = killed_before_commit(folder, broker, dsn, seed, "class-a", "acknowledge-before-commit")
+    assert report.lost > 0, "the gateway was told to forget what no commit holds"
 
 
 @pytest.mark.parametrize("delivery", CLASSES)

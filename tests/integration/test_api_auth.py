@@ -24,6 +24,9 @@ PATHS = [
     ("GET", "/v1/series", None, "viewer"),
     ("GET", "/v1/series/1", None, "viewer"),
     ("GET", "/v1/series/1/readings", None, "viewer"),
+    ("GET", "/v1/readings?series=1", None, "viewer"),
+    ("GET", "/v1/latest", None, "viewer"),
+    ("GET", "/v1/completeness", None, "viewer"),
     ("GET", "/v1/gateways", None, "viewer"),
     ("GET", "/v1/summary", None, "viewer"),
     ("GET", "/v1/dead-letters", None, "operator"),
@@ -59,7 +62,10 @@ def test_every_documented_path_is_in_the_matrix(dsn: str) -> None:
             documented = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
             known = {NOWHERE: "/v1/alerts/{alert_id}", f"{NOWHERE}/ack": "/v1/alerts/{alert_id}/ack"}
             known |= {"/v1/devices/none": "/v1/devices/{name}", "/v1/series/1": "/v1/series/{series_id}"}
-            known |= {"/v1/series/1/readings": "/v1/series/{series_id}/readings"}
+            known |= {
+                "/v1/series/1/readings": "/v1/series/{series_id}/readings",
+                "/v1/readings?series=1": "/v1/readings",
+            }
             stated = {(method, known.get(path, path)) for method, path, _, _ in PATHS}
             open_to_all = {("GET", "/health"), ("GET", "/ready"), ("GET", "/metrics")}
             assert documented == stated | open_to_all | {("GET", "/v1/alerts/stream")}
@@ -75,9 +81,13 @@ def test_no_good_token_is_told_why(dsn: str) -> None:
         expired = api_seed.add_token(connection, "old", "admin", "cn_" + "E" * 43, "2020-01-01T00:00Z")
         revoked = api_seed.add_token(connection, "gone", "admin", "cn_" + "R" * 43)
         connection.execute("UPDATE api_token SET revoked_at = now() WHERE name = 'gone'")
+    pushing = ["token", "create", "nb", "--role", "source", "--source", "nbiot-1"]  # good, but not for the api
+    source = CliRunner(env={"CITYNET_DATABASE_DSN": dsn}).invoke(command, pushing).stdout.strip()
+    assert source.startswith("cn_")
     wrong = [
         {}, {"Authorization": "Bearer"}, {"Authorization": f"Basic {ADMIN}"}, {"Authorization": ADMIN},
         as_("cn_" + "x" * 43), as_("x" * 5000), as_(ADMIN + "A"), as_(expired), as_(revoked),
+        as_(source),
     ]  # fmt: skip
 
     async def scenario() -> None:
@@ -159,6 +169,9 @@ def test_the_command_says_what_is_wrong_in_one_line(dsn: str) -> None:
         (["create", "twice"], "exists already"),
         (["create", "a\nb"], "1 to 64 letters"),
         (["create", "x", "--expires-days", "0"], "--expires-days 0"),
+        (["create", "x", "--role", "source"], "--role source --source ID"),
+        (["create", "x", "--source", "nbiot-1"], "--role source --source ID"),
+        (["create", "x", "--role", "source", "--source", "a b"], "--source: 'a b'"),
         (["revoke", "nobody"], "there is no token 'nobody'"),
     ):
         failed = run(command, ["token", *arguments])

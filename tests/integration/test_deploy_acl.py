@@ -192,6 +192,28 @@ def test_ingest_hears_what_the_broker_dropped_and_gateways_do_not(folder: Path) 
 
 
 @needs_tools
+def test_the_http_front_publishes_for_sources_and_hears_replies_only(folder: Path) -> None:
+    broker = Broker(folder, "mosquitto.conf", "acl", ["gw-1", "citynet-push", "citynet-ingest"])
+    reply = topics.reply("push-1")
+    with (
+        broker.running(),
+        broker.listening("citynet-ingest", "citynet/#", folder) as heard,
+        broker.listening("citynet-push", "citynet/#", folder) as answered,
+    ):
+        for topic in (topics.dev("gw-1"), topics.ack("gw-1"), reply, topics.status("gw-1")):
+            broker.publish("citynet-push", topic, "refused")
+        broker.publish("gw-1", reply, "forged")  # who sends data says nothing about its fate
+        broker.publish("gw-1", topics.push("gw-1"), "refused")
+        broker.publish("citynet-push", topics.up("gw-1"), "batch")
+        broker.publish("citynet-ingest", reply, "committed")
+        broker.publish("citynet-push", topics.push("lora-1"), "pushed")
+        _until(lambda: len(_heard(heard)) >= 2, "the messages of the front")
+        _until(lambda: _heard(answered), "the reply")
+        assert _heard(heard) == [f"{topics.up('gw-1')} batch", f"{topics.push('lora-1')} pushed"]
+        assert _heard(answered) == [f"{reply} committed"]
+
+
+@needs_tools
 def test_the_field_broker_lets_a_device_speak_for_itself_and_the_gateway_listen(folder: Path) -> None:
     broker = Broker(folder, "field.conf", "field.acl", ["citynet-gateway", "pump-1", "pump-2"])
     with (

@@ -220,10 +220,11 @@ def test_two_workers_of_one_shard_are_refused(
 ) -> None:
     second_folder = folder / "second"
     second_folder.mkdir()
-    second = IngestProcess(second_folder, broker.port, dsn, {"shards": "63"})
+    second = IngestProcess(second_folder, broker.port, dsn, {"shards": "56-63"})
     second.start()
     assert second.died() == 1
-    assert "shard 63 of 64 is owned by another ingest worker" in second.tail()
+    assert "shards 56-63 are owned by another ingest worker: citynet-ingest-00-63 on " in second.tail()
+    assert f"process {ingest.running.pid}" in second.tail(), "it says whom to stop"
 
 
 def test_without_a_snapshot_the_engine_still_knows_how_far_every_series_had_come(

@@ -80,6 +80,22 @@ def test_numbers_beyond_63_bits(
     peer.wait_acked(1)
 
 
+@pytest.mark.parametrize(("count", "highest"), [(1 << 40, 1 << 41), (60, 10)])
+def test_a_broken_batch_whose_header_lies_moves_no_cursor(
+    ingest: IngestProcess, peer: GatewayPeer, dsn: str, count: int, highest: int
+) -> None:
+    """It announces more than a message holds, or more than there is: what really has those numbers is still to come."""
+    readings = some_readings(10, now_us() - 600_000_000)
+    header = wire.Header("gw-t", "telemetry", 1, 1, 10, 10)
+    body = json.loads(wire.encode(header, readings, content_type=wire.JSON)) | {"n": count, "hi": highest}
+    peer.publish(topics.up("gw-t"), json.dumps(body).encode(), wire.JSON)
+    wait_for(lambda: query(dsn, "SELECT 1 FROM dead_letter"), "dead letter")
+    assert query(dsn, "SELECT reason, seq, records FROM dead_letter") == [("count-mismatch", None, 1)]
+    peer.send(1, readings)
+    peer.wait_acked(10)
+    assert len(stored(dsn)) == 10
+
+
 def test_poison_of_direct_devices(ingest: IngestProcess, peer: GatewayPeer, dsn: str) -> None:
     """One bad value in 500 costs one dead letter; thousands do not copy their message thousands of times."""
     start_ms = now_us() // 1000 - 600_000

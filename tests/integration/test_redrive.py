@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -18,7 +17,7 @@ from citynet.quality import LATE
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from tests.faults.harness import assert_balanced, wait_logged
-from tests.ingest import GatewayPeer, IngestProcess, ingest_running, now_us, query, some_readings, stored, wait_for
+from tests.ingest import GatewayPeer, ingest_running, letters, now_us, query, some_readings, stored, wait_for
 
 
 @pytest.fixture
@@ -26,14 +25,6 @@ def peer(broker: EmbeddedMosquitto) -> Iterator[GatewayPeer]:
     client = GatewayPeer(broker.port)
     yield client
     client.close()
-
-
-def letters(ingest: IngestProcess, *words: str) -> tuple[int, Any]:
-    """``citynet dead-letters … --json``: exit status and output."""
-    command = [sys.executable, "-m", "citynet", "dead-letters", *words, "--json", "--config", str(ingest.config)]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=60, text=True)
-    assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)
 
 
 def execute(dsn: str, text: str, *parameters: object) -> None:

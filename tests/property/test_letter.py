@@ -13,9 +13,11 @@ from citynet import formats, topics
 from citynet.formats import SENML, THINGSBOARD
 from citynet.quality import BAD
 from citynet.reading import Reading
-from citynet_ingest.letter import Letter, decode_reading, encode_reading, reopen
+from citynet_ingest.letter import Letter, decode_reading, encode_reading, reopen, shard_of_topic
+from citynet_ingest.sources import Sources
 
 NOW_US = 1_780_000_000_000_000
+NO_SOURCES = Sources([])
 NAMES = st.text("abcdefghij0123456789._-", min_size=1, max_size=12)
 BAD_VALUES = st.sampled_from(["7", None, [1], {"x": 1}])
 
@@ -24,7 +26,8 @@ def letter(payload: bytes, content_type: str, place: str, scope: str = "value", 
     topic = topics.dev("lift-1") if scope != "field" else topics.up("gw-1")
     source = "gw-1" if scope == "field" else None
     return Letter(
-        1, topic, source, None, None, None, 1, place, detail, content_type, payload, scope, NOW_US, "ann", None
+        1, topic, source, None, None, None, 1, place, detail, content_type, payload, scope, NOW_US, "ann", None,
+        shard_of_topic(topic, NO_SOURCES),
     )  # fmt: skip
 
 
@@ -75,7 +78,7 @@ def test_what_was_stored_and_what_is_redriven_is_the_message(
             given_letter = letter(mended, content_type, "field/gw-1/lift-1", "field", detail)
         else:
             given_letter = letter(mended, content_type, reject.where)
-        again = reopen(given_letter, content_type, NOW_US)
+        again = reopen(given_letter, content_type, NO_SOURCES, NOW_US)
         assert again.failure is None
         assert again.direct is not None
         assert len(again.direct.readings) == 1
@@ -89,11 +92,15 @@ def test_what_was_stored_and_what_is_redriven_is_the_message(
     st.text(max_size=30),
 )
 def test_any_bytes_are_readings_or_one_reason(payload: bytes, scope: str | None, place: str) -> None:
-    again = reopen(letter(payload, THINGSBOARD, place, scope or "none", "bad-json at payload: x"), THINGSBOARD, NOW_US)
+    again = reopen(
+        letter(payload, THINGSBOARD, place, scope or "none", "bad-json at payload: x"), THINGSBOARD, NO_SOURCES, NOW_US
+    )
     assert (again.failure is None) != (again.batch is None and again.direct is None)
 
 
 def test_a_field_message_without_a_time_of_its_own_is_not_given_one() -> None:
-    again = reopen(letter(b'{"a": 1}', "", "field/gw-1/lift-1", "field", "bad-json at payload: x"), THINGSBOARD, NOW_US)
+    again = reopen(
+        letter(b'{"a": 1}', "", "field/gw-1/lift-1", "field", "bad-json at payload: x"), THINGSBOARD, NO_SOURCES, NOW_US
+    )
     assert again.failure is not None
     assert again.failure.reason == "no-time"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import groupby, pairwise
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from citynet.quality import LATE
-from citynet_rules.engine import Engine, Transition
+from citynet_rules.engine import Engine, Part, Transition
 
 from .rules_streams import (
     END,
@@ -147,6 +148,52 @@ def revived(
     missed.sort(key=lambda row: row.time_us)
     note.update((key(t), t) for t in feed(fresh, missed)[0])
     return fresh
+
+
+SOURCES = sorted({info.source for info in SERIES})
+DEALS = st.lists(st.tuples(st.integers(0, 60), st.lists(st.integers(0, 2), min_size=3, max_size=3)), max_size=6)
+
+
+@law
+@given(READING_STREAMS, PLACES, DEALS)
+def test_dealing_the_sources_anew_changes_nothing(
+    rows: list[Reading], places: set[int], deals: list[tuple[int, list[int]]]
+) -> None:
+    """Up to three engines share the sources; now and then they are dealt anew, each engine restored from its parts of the
+    snapshots of all. Found together is what one engine finds, and their parts put together are its state."""
+    ops = honest(rows, places)
+    alone = engine()
+    expected = apply(alone, ops, range(len(ops))) + alone.advance(END)
+    hands = [engine() for _ in range(3)]
+    holder = dict.fromkeys(SOURCES, 0)
+    of_series = {info.id: info.source for info in SERIES}
+    noted: dict[tuple[object, ...], Transition] = {}
+    for position, op in enumerate(ops):
+        for _, hand_of in (deal for deal in deals if deal[0] == position):
+            hands, holder = dealt(hands, holder, dict(zip(SOURCES, hand_of, strict=True)))
+        if isinstance(op, Mark):
+            for hand in hands:
+                noted.update((key(t), t) for t in hand.advance({op.source: op.time_us}))
+        else:
+            noted.update((key(t), t) for t in feed(hands[holder[of_series[op.series]]], [op])[0])
+    (whole, *_), _ = dealt(hands, holder, dict.fromkeys(SOURCES, 0))
+    noted.update((key(t), t) for t in whole.advance(END))
+    assert keys(noted.values()) == keys(expected)
+    assert whole.snapshot() == alone.snapshot()
+
+
+def dealt(hands: list[Engine], before: dict[str, int], after: dict[str, int]) -> tuple[list[Engine], dict[str, int]]:
+    """Engines that hold the sources as in `after`, restored from what the holders `before` knew of them."""
+    saved = [hand.snapshot() for hand in hands]
+    fresh = [engine() for _ in hands]
+    for number, hand in enumerate(fresh):
+        parts = []
+        for old, state in enumerate(saved):
+            sources = frozenset(s for s in SOURCES if (before[s], after[s]) == (old, number))
+            ids = np.array([info.id for info in SERIES if info.source in sources], np.int32)
+            parts.append(Part(state, ids, sources))
+        hand.restore_parts(parts)
+    return fresh, after
 
 
 @law

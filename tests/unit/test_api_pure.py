@@ -10,14 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from citynet.tokens import bearer, digest, mint
 from citynet_api import cursors
-from citynet_api.auth import CACHE_ENTRIES_MAX, Authenticator, Principal, Role, bearer, digest, mint
+from citynet_api.auth import CACHE_ENTRIES_MAX, Authenticator, Principal, Role
 from citynet_api.buckets import LADDER, choose, width_s
 from citynet_api.errors import dotted
 from citynet_api.feed import Event, Subscription
 from citynet_api.problems import KINDS, Problem
 from citynet_api.registry import repeats
 from citynet_api.routes.devices import contains
+from citynet_api.sources import ORIGIN
 from citynet_api.tally import WINDOW_S, Tally
 
 TOKEN = mint(bytes(range(32)))
@@ -114,16 +116,23 @@ def test_the_memory_of_tokens_is_bounded() -> None:
     assert door.asked == before + 1
 
 
-@given(st.integers(1, 400 * 86_400), st.integers(50, 5000), st.integers(50, 5000))
-def test_auto_takes_the_finest_width_that_fits(seconds: int, points: int, points_max: int) -> None:
-    span = timedelta(seconds=seconds)
-    allowed = min(points, points_max)
-    fitting = [width for width in LADDER if seconds / width_s(width) <= allowed]
-    if not fitting:
-        with pytest.raises(Problem):
-            choose("auto", span, points, points_max)
-    else:
-        assert choose("auto", span, points, points_max) == fitting[0]
+@given(st.integers(0, 10**9), st.integers(1, 400 * 86_400), st.integers(50, 5000), st.integers(50, 5000))
+def test_auto_takes_the_finest_width_that_fits(offset: int, seconds: int, points: int, points_max: int) -> None:
+    start = ORIGIN + timedelta(seconds=offset)
+    end = start + timedelta(seconds=seconds)
+
+    def buckets(width: str) -> int:
+        """How many buckets of a width the range touches."""
+        return (offset + seconds - 1) // width_s(width) - offset // width_s(width) + 1
+
+    for least_s in (1, 60, 3600):
+        allowed = [width for width in LADDER if width_s(width) >= least_s]
+        fitting = [width for width in allowed if buckets(width) <= min(points, points_max)]
+        if not fitting:
+            with pytest.raises(Problem):
+                choose("auto", start, end, points, points_max, least_s)
+        else:
+            assert choose("auto", start, end, points, points_max, least_s) == fitting[0]
 
 
 def test_widths() -> None:
@@ -132,9 +141,10 @@ def test_widths() -> None:
     for wrong in ("", "0s", "s", "10", "1.5m", "10 s", "99999s", "-1m", "1w"):
         with pytest.raises(Problem):
             width_s(wrong)
-    assert choose("7m", timedelta(hours=1), 300, 10) == "7m"
+    hour = (ORIGIN, ORIGIN + timedelta(hours=1))
+    assert choose("7m", *hour, 300, 10) == "7m"
     with pytest.raises(Problem, match="take 10m or coarser"):
-        choose("1m", timedelta(hours=1), 300, 10)
+        choose("1m", *hour, 300, 10)
 
 
 def test_the_tally_is_the_last_minute_only() -> None:

@@ -69,9 +69,9 @@ def test_the_dashboard_shows_metrics_that_exist() -> None:
     assert asked - registered == set()
 
 
-def test_compose_has_the_five_services_pinned_bounded_and_watched() -> None:
+def test_compose_has_the_services_pinned_bounded_and_watched() -> None:
     services = _compose()["services"]
-    assert set(services) == {"db", "broker", "migrate", "ingest", "api"}
+    assert set(services) == {"db", "broker", "migrate", "ingest", "push", "api"}
     for name, service in services.items():
         tag = service["image"].rpartition(":")[2]
         assert re.search(r"\d+\.\d+", tag), f"{name}: {service['image']} is not pinned"
@@ -85,7 +85,7 @@ def test_compose_has_the_five_services_pinned_bounded_and_watched() -> None:
 
 def test_compose_publishes_on_loopback_only_by_default() -> None:
     ports = [port for service in _compose()["services"].values() for port in service.get("ports", [])]
-    assert len(ports) == 3
+    assert len(ports) == 4
     for port in ports:
         assert re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", port).startswith("127.0.0.1:"), port
 
@@ -114,7 +114,7 @@ def test_compose_refers_to_what_is_there_and_documented() -> None:
 def test_compose_runs_commands_and_settings_that_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ours = {name: item for name, item in _compose()["services"].items() if item["image"].startswith("citynet")}
-    assert set(ours) == {"migrate", "ingest", "api"}
+    assert set(ours) == {"migrate", "ingest", "push", "api"}
     for name, service in ours.items():
         assert _known_command(service["command"]), f"{name}: {service['command']}"
         with monkeypatch.context() as environment:
@@ -183,6 +183,16 @@ def test_systemd_accepts_the_unit(path: Path, tmp_path: Path) -> None:
     )
     about_ours = [line for line in result.stderr.splitlines() if path.name.partition("@")[0].partition(".")[0] in line]
     assert about_ours == []
+
+
+def test_every_timer_has_its_service_and_makes_up_for_a_missed_night() -> None:
+    timers = sorted((DEPLOY / "systemd").glob("*.timer"))
+    assert [timer.stem for timer in timers] == ["citynet-maintain"]
+    for timer in timers:
+        assert timer.with_suffix(".service") in UNITS
+        text = timer.read_text(encoding="utf-8")
+        assert "OnCalendar=" in text
+        assert "Persistent=true" in text
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*/citynet.toml")), ids=lambda path: path.parent.name)

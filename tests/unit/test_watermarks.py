@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from citynet_ingest.watermarks import SERVER, Watermarks
 
 SETTLE = 10
@@ -62,6 +64,31 @@ def test_old_heartbeats_do_not_make_a_gateway_silent_again() -> None:
     w.alarm_batch("gw", backlog=900, received_us=1_020)
     w.tick(1_060, is_drained=True)  # it died in the middle of its backlog
     assert w.take() == {SERVER: 1_050}
+
+
+@pytest.mark.parametrize("step_s", [7200, 31, -7200, -3])
+def test_after_a_step_of_the_clock_the_server_settles_anew(step_s: int) -> None:
+    second = 1_000_000
+    start_us = 100_000 * second
+    w = Watermarks(10 * second, 30 * second)
+    w.connected(start_us)
+    w.tick(start_us + 40 * second, is_drained=True)
+    assert w.take() == {SERVER: start_us + 30 * second}
+    stepped_us = start_us + (41 + step_s) * second
+    w.tick(stepped_us, is_drained=True)
+    w.tick(stepped_us + 29 * second, is_drained=True)
+    assert w.take() == {}, "nobody is called silent because a clock was set"
+    w.tick(stepped_us + 30 * second, is_drained=True)
+    assert w.take() == {SERVER: stepped_us + 20 * second}
+
+
+def test_a_tick_that_comes_a_little_late_is_no_step() -> None:
+    second = 1_000_000
+    w = Watermarks(10 * second, 30 * second)
+    w.connected(0)
+    for now_s in (40, 41, 60, 90):
+        w.tick(now_s * second, is_drained=True)
+        assert w.take() == {SERVER: (now_s - 10) * second}
 
 
 def test_a_direct_device_is_its_own_source() -> None:

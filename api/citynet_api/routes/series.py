@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
-from pydantic import Field
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel, Field
 
-from citynet.quality import describe
-from citynet_api import cursors
-from citynet_api.buckets import choose, width_s
+from citynet_api import cursors, history
+from citynet_api.buckets import width_s
 from citynet_api.context import Context, Parts, Viewer
 from citynet_api.database import Row
-from citynet_api.models import Bucket, Page, Reading, Readings, Series
+from citynet_api.models import Page, Readings, Series
 from citynet_api.paging import ListQuery, Text, TimedQuery, by_key, check_time, cut, iso, page_size
 from citynet_api.problems import not_found, wrong
+from citynet_api.settings import ApiSettings
+from citynet_api.sources import Source
 
 router = APIRouter(prefix="/v1/series", tags=["series"])
 DEFAULT_SPAN = timedelta(hours=1)
@@ -38,7 +39,7 @@ class ReadingsQuery(TimedQuery):
     """Which readings, and how."""
 
     bucket: Annotated[str, Field(max_length=16)] = Field("raw", description="raw, auto, or a width such as 10s, 1m, 1h")
-    points: int | None = Field(None, ge=1, description="how many buckets `auto` aims at")
+    points: int | None = Field(None, ge=1, description="how many points `auto` aims at")
 
 
 @router.get("")
@@ -54,11 +55,14 @@ async def get_series(series_id: SeriesId, parts: Parts, _: Viewer) -> Series:
     return await find(parts, series_id)
 
 
-@router.get("/{series_id}/readings")
+@router.get("/{series_id}/readings", response_model=Readings)
 async def list_readings(
     series_id: SeriesId, asked: Annotated[ReadingsQuery, Query()], parts: Parts, _: Viewer
-) -> Readings:
-    """Readings in [`from`, `to`), the last hour by default: raw a page at a time, or buckets, only those with readings."""
+) -> Response:
+    """Readings in [`from`, `to`), the last hour by default: raw a page at a time, or buckets, only those with readings.
+
+    `auto` answers raw if there are no more readings than points, else buckets of the finest width that keeps to them.
+    """
     series = await find(parts, series_id)
     start, end = span(asked, datetime.now(UTC))
     if asked.bucket == "raw":
@@ -82,21 +86,36 @@ def span(asked: TimedQuery, now: datetime) -> tuple[datetime, datetime]:
     return end - DEFAULT_SPAN, end
 
 
-async def bucketed(parts: Context, series: Series, asked: ReadingsQuery, start: datetime, end: datetime) -> Readings:
-    """All buckets of the range."""
+def points_wanted(asked: int | None, settings: ApiSettings) -> int:
+    """The points that `auto` aims at. Problem 422 if more are asked for than an answer may have."""
+    if asked is not None and asked > settings.points_max:
+        raise wrong("points", f"is above {settings.points_max} (got {asked})")
+    return asked or min(settings.points_default, settings.points_max)
+
+
+async def bucketed(parts: Context, series: Series, asked: ReadingsQuery, start: datetime, end: datetime) -> Response:
+    """The range fitted to a number of points."""
     if asked.cursor is not None or asked.limit is not None:
         raise wrong("cursor" if asked.cursor else "limit", "belongs to bucket=raw; buckets come all at once")
-    settings = parts.settings
-    if asked.points is not None and asked.points > settings.points_max:
-        raise wrong("points", f"is above {settings.points_max} (got {asked.points})")
-    width = choose(asked.bucket, end - start, asked.points or settings.points_default, settings.points_max)
-    rows = await parts.database.rows(
-        "reading_bucket", {"id": series.id, "from": start, "to": end, "bucket_s": width_s(width)}
+    points = points_wanted(asked.points, parts.settings)
+    wanted = history.Span(start, end, asked.bucket, points)
+    async with parts.database.session() as connection:
+        found = await history.read(connection, parts.settings, [series.id], wanted)
+    readings = [history.reading(row) for row in found.readings.get(series.id, [])]
+    return answer(
+        Readings.model_validate(
+            {
+                **ranged(found),
+                "series": series,
+                "readings": readings,
+                "buckets": found.buckets.get(series.id, []),
+                "next": None,
+            }
+        )
     )
-    return shape(series, start, end, width, buckets=[Bucket(**row) for row in rows])
 
 
-async def raw(parts: Context, series: Series, asked: ReadingsQuery, start: datetime, end: datetime) -> Readings:
+async def raw(parts: Context, series: Series, asked: ReadingsQuery, start: datetime, end: datetime) -> Response:
     """One page of raw readings."""
     listing = f"readings/{series.id}"
     size = page_size(asked.limit, parts.settings)
@@ -108,31 +127,29 @@ async def raw(parts: Context, series: Series, asked: ReadingsQuery, start: datet
         "reading_raw", {"id": series.id, "to": end, "limit": size + 1, **behind.parameters()}
     )
     page, cursor = cut(rows, size, lambda _: cursors.encode(listing, {}, [*behind.after(rows[:size]).key(), iso(end)]))
-    readings = [Reading(**row, quality_text=describe(row["quality"])) for row in page]
-    return shape(series, start, end, "raw", readings=readings, cursor=cursor)
-
-
-def shape(
-    series: Series,
-    start: datetime,
-    end: datetime,
-    bucket: str,
-    *,
-    readings: Sequence[Reading] = (),
-    buckets: Sequence[Bucket] = (),
-    cursor: str | None = None,
-) -> Readings:
-    """The answer."""
-    return Readings(
-        series=series,
-        from_at=start,
-        to_at=end,
-        bucket=bucket,
-        bucket_s=None if bucket == "raw" else width_s(bucket),
-        readings=list(readings),
-        buckets=list(buckets),
-        next=cursor,
+    found = history.History(start, end, "raw", Source.RAW, {}, {})
+    readings = [history.reading(row) for row in page]
+    return answer(
+        Readings.model_validate(
+            {**ranged(found), "series": series, "readings": readings, "buckets": [], "next": cursor}
+        )
     )
+
+
+def ranged(found: history.History) -> Mapping[str, Any]:
+    """The fields of `Ranged`."""
+    return {
+        "from_at": found.start,
+        "to_at": found.end,
+        "bucket": found.bucket,
+        "bucket_s": None if found.bucket == "raw" else width_s(found.bucket),
+        "source": found.source.value,
+    }
+
+
+def answer(body: BaseModel) -> Response:
+    """A checked answer as JSON. Returned as a model it would be checked a second time, which thousands of points feel."""
+    return Response(body.model_dump_json(), media_type="application/json")
 
 
 class Place:

@@ -1,4 +1,4 @@
-SELECT name, role, created_at, expires_at, revoked_at,
+SELECT name, role, source, created_at, expires_at, revoked_at,
        CASE WHEN revoked_at IS NOT NULL THEN 'revoked'
             WHEN expires_at <= now() THEN 'expired'
             ELSE 'live' END AS state

@@ -27,6 +27,17 @@ class Reject(msgspec.Struct, frozen=True, gc=False):
     reading: Reading | None = None
 
 
+class Uplink(msgspec.Struct, frozen=True, gc=False):
+    """What a network server says about the message it forwards: whose it is, its frame counter, and what it calls it.
+
+    `key` is the same for every copy of the message and for no other message of the device.
+    """
+
+    device: str
+    counter: int
+    key: str
+
+
 class Decoded(msgspec.Struct, frozen=True):
     """Readings of one message, and what had to be left out of them.
 
@@ -36,6 +47,7 @@ class Decoded(msgspec.Struct, frozen=True):
     readings: list[Reading]
     rejects: list[Reject]
     places: list[str] | None = None
+    uplink: Uplink | None = None
 
 
 def load_json(payload: bytes) -> object:

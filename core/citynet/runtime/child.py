@@ -38,8 +38,11 @@ def spawn(
     user: pwd.struct_passwd | None = None,
     environment: Mapping[str, str] | None = None,
     death_signal: signal.Signals = signal.SIGTERM,
+    folder: Path = Path("/"),
 ) -> subprocess.Popen[bytes]:
-    """Start a process that gets `death_signal` when this thread dies, in a session of its own (Ctrl-C reaches only us)."""
+    """Start a process that gets `death_signal` when this thread dies, in a session of its own (Ctrl-C reaches only us).
+
+    It works in `folder`."""
     ids: dict[str, object] = {}
     if user is not None:
         ids = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
@@ -51,7 +54,7 @@ def spawn(
         start_new_session=True,
         preexec_fn=_die_with_parent(death_signal, os.getpid()),  # noqa: PLW1509  (two syscalls, no locks)
         env=dict(environment) if environment is not None else None,
-        cwd="/",
+        cwd=folder,
         **ids,
     )
 

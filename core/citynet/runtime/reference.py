@@ -171,6 +171,9 @@ def _default(field: FieldInfo) -> object:
 
 
 def _inner_model(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of an inner table. A list of tables is one value."""
+    if get_origin(field.annotation) is list:
+        return None
     candidates = [field.annotation, *get_args(field.annotation)]
     return next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)
 
@@ -180,6 +183,8 @@ def _shown(value: object) -> object:
         return _DSN_PASSWORD.sub(lambda found: f"{found[1] or found[3]}***{found[2] or ''}", value)
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     return [_shown(item) for item in value] if isinstance(value, list) else value
 
 
@@ -188,6 +193,9 @@ _KINDS: dict[object, str] = {bool: "true or false", int: "integer", float: "numb
 
 def _kind(annotation: object) -> str:
     if get_origin(annotation) is list:
+        item = get_args(annotation)[0]
+        if isinstance(item, type) and issubclass(item, BaseModel):
+            return "list of tables"
         return f"list of {_kind(get_args(annotation)[0])}"
     arguments = [item for item in get_args(annotation) if item is not NoneType]
     if NoneType in get_args(annotation) and len(arguments) == 1:

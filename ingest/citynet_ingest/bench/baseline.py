@@ -15,6 +15,7 @@ import psycopg
 
 _INSERT = "INSERT INTO baseline_reading (time, device, metric, value) VALUES (%s, %s, %s, %s)"
 _EVERY = 100
+_TIMEOUT_S = 60.0  # the answer to SUBSCRIBE comes after the messages that were queued
 CLIENT_ID = "citynet-bench-baseline"
 
 
@@ -24,7 +25,12 @@ async def run(port: int, dsn: str, count: int) -> None:
     rows: list[tuple[dt.datetime, str, str, float]] = []
     taken = 0
     async with aiomqtt.Client(
-        "127.0.0.1", port, identifier=CLIENT_ID, protocol=aiomqtt.ProtocolVersion.V5, clean_start=False
+        "127.0.0.1",
+        port,
+        identifier=CLIENT_ID,
+        protocol=aiomqtt.ProtocolVersion.V5,
+        clean_start=False,
+        timeout=_TIMEOUT_S,
     ) as client:
         await client.subscribe("citynet/v1/dev/+/+", qos=1)
         async for message in client.messages:

@@ -3,104 +3,96 @@
 from __future__ import annotations
 
 import json
-import secrets
-import tempfile
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Annotated
 
 import psycopg
 import typer
-from psycopg.conninfo import make_conninfo
 
-from citynet import formats, wire
-from citynet.runtime.command import JsonOption, command
-from citynet.runtime.embedded import EmbeddedMosquitto, EmbeddedPostgres
-from citynet_ingest.bench import load, measure
-from citynet_ingest.bench.measure import Rate
-from citynet_ingest.store.migrate import migrate
+from citynet.errors import CitynetError
+from citynet.runtime.command import EXIT_FAILURE, JsonOption, command
+from citynet_ingest.bench import suite
+from citynet_ingest.bench.result import Line
+from citynet_ingest.bench.stage import Stage, open_stage
+from citynet_ingest.bench.throughput import batches, singles
 
 app = typer.Typer(no_args_is_help=True, help="Measure against baselines, in one run on this machine.")
-_BTREE = "CREATE INDEX ON bench_copy (series_id, time DESC)"
-_GATEWAYS, _SERIES_EACH, _BATCH = 20, 100, 500
+DsnOption = Annotated[str | None, typer.Option(help="Another server than the embedded one; needs CREATEDB.")]
 
 
 @app.callback()
 def bench() -> None:
-    """Every figure is a rate beside a ratio to a baseline of the same run; absolute figures are of this machine."""
+    """Every figure is a value beside a baseline of the same run; absolute figures are of this machine."""
+
+
+@app.command("all")
+@command
+def all_lines(
+    as_json: JsonOption = False,
+    dsn: DsnOption = None,
+    only: Annotated[str, typer.Option(help="Lines to measure, such as 1,4.")] = "",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny counts, in seconds: shows that it works, not how fast.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if a floor is missed.")] = False,
+) -> None:
+    """The whole table: throughput, disk, delay, memory, cost; each line with floor and goal. About six minutes."""
+    numbers = _numbers(only)
+    _run(lambda stage: suite.run(stage, numbers), dsn, quick=quick, strict=strict, as_json=as_json)
 
 
 @app.command()
 @command
 def ingest(
     as_json: JsonOption = False,
-    dsn: Annotated[str | None, typer.Option(help="Another server than the embedded one; needs CREATEDB.")] = None,
-    readings: Annotated[int, typer.Option(min=100_000, help="Readings sent in batches of 500.")] = 3_000_000,
-    messages: Annotated[int, typer.Option(min=1_000, help="Messages of one reading each.")] = 60_000,
+    dsn: DsnOption = None,
+    readings: Annotated[int, typer.Option(min=500_000, help="Readings sent in batches of 1,000.")] = 4_000_000,
+    messages: Annotated[int, typer.Option(min=1_000, help="Messages of one reading each.")] = 100_000,
 ) -> None:
-    """MQTT to COMMIT: batches and single messages, against COPY ceilings and the loop that people write."""
-    with _stage(dsn) as (folder, broker, database):
-        now_us = time.time_ns() // 1_000_000_000 * 1_000_000
-        start_us = now_us - 3_600_000_000
-        heap = measure.copy_ceiling(database, "", "COPY, heap without index", min(readings, 4_000_000), start_us)
-        btree = measure.copy_ceiling(database, _BTREE, "COPY, B-tree, sorted", min(readings, 4_000_000), start_us)
-        people = measure.peoples_way(broker, database, messages // 4, start_us)
-        each = max(1, readings // (_GATEWAYS * _BATCH))
-        batches_from_us = now_us - each * (_BATCH // _SERIES_EACH) * 1_000_000  # the last batch is of now
-        batches = measure.our_way(
-            folder, broker, database, load.batch_messages(_GATEWAYS, _SERIES_EACH, each, _BATCH, batches_from_us), wire.CBOR,
-            each * _GATEWAYS * _BATCH, f"citynet, batches of {_BATCH}",
-        )  # fmt: skip
-        singles = measure.our_way(
-            folder, broker, database, load.json_messages(2_000, messages, start_us), formats.THINGSBOARD, messages,
-            "citynet, one JSON reading a message",
-        )  # fmt: skip
-    _print([heap, btree, people, batches, singles], _ratios(heap, btree, people, batches, singles), as_json=as_json)
+    """Lines 1 and 2 alone, with counts of your choice."""
+    measures = (partial(batches, readings=readings), partial(singles, messages=messages))
+    _run(lambda stage: (measure(stage) for measure in measures), dsn, as_json=as_json)
 
 
-def _ratios(heap: Rate, btree: Rate, people: Rate, batches: Rate, singles: Rate) -> dict[str, float]:
-    return {
-        "batches_to_heap_copy": round(batches.per_s / heap.per_s, 3),
-        "batches_to_btree_copy": round(batches.per_s / btree.per_s, 3),
-        "singles_to_people": round(singles.per_s / people.per_s, 2),
-    }
+def _numbers(only: str) -> list[int]:
+    """``"1,4"`` as line numbers; all of them for nothing."""
+    if not only:
+        return list(suite.LINES)
+    numbers = [int(word) if word.isdigit() else 0 for word in only.replace(" ", "").split(",")]
+    if any(number not in suite.LINES for number in numbers):
+        known = ", ".join(f"{number} {title}" for number, (title, _) in suite.LINES.items())
+        raise typer.BadParameter(f"{only!r}: there are {known}", param_hint="--only")
+    return numbers
 
 
-def _print(rates: list[Rate], ratios: dict[str, float], *, as_json: bool) -> None:
+def _run(
+    measure: Callable[[Stage], Iterable[Line]],
+    dsn: str | None,
+    *,
+    as_json: bool,
+    quick: bool = False,
+    strict: bool = False,
+) -> None:
+    started = time.monotonic()
+    lines: list[Line] = []
+    try:
+        with open_stage(dsn, partial(_say, started), quick=quick) as stage:
+            facts = stage.facts()
+            for line in measure(stage):
+                lines.append(line)
+                if not as_json:
+                    print("\n".join(line.as_text()), flush=True)
+    except psycopg.OperationalError as error:
+        raise CitynetError(f"database: {str(error).strip()}") from None
     if as_json:
-        rows = [
-            {"name": r.name, "per_s": round(r.per_s), "unit": r.unit, "count": r.count, "seconds": round(r.seconds, 3)}
-            for r in rates
-        ]
-        print(json.dumps({"rates": rows, "ratios": ratios}))
-        return
-    for rate in rates:
-        print(f"{rate.name:<40} {rate.per_s:>12,.0f} {rate.unit}  ({rate.count:,} in {rate.seconds:.2f} s)")
-    for name, value in ratios.items():
-        print(f"{name:<40} {value:>12.2f}")
+        found = {"quick": quick, "seconds": round(time.monotonic() - started, 1), "machine": facts}
+        print(json.dumps(found | {"lines": [line.as_dict() for line in lines]}, ensure_ascii=False))
+    if strict and any(line.ok is False for line in lines):
+        raise typer.Exit(EXIT_FAILURE)
 
 
-@contextmanager
-def _stage(dsn: str | None) -> Iterator[tuple[Path, EmbeddedMosquitto, str]]:
-    """A broker, a server and a database of our own; all gone afterwards."""
-    with ExitStack() as stack:
-        folder = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="citynet-bench-", ignore_cleanup_errors=True))
-        )
-        folder.chmod(0o711)
-        server = (
-            dsn or stack.enter_context(EmbeddedPostgres(folder, {"shared_buffers": "1GB", "max_wal_size": "4GB"})).dsn()
-        )
-        broker = stack.enter_context(EmbeddedMosquitto(folder / "broker"))
-        name = f"citynet_bench_{secrets.token_hex(4)}"
-        with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
-        try:
-            database = make_conninfo(server, dbname=name)
-            migrate(database)
-            yield folder, broker, database
-        finally:
-            with psycopg.connect(server, autocommit=True) as connection:
-                connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+def _say(started: float, text: str) -> None:
+    print(f"[{time.monotonic() - started:5.0f} s] {text}", file=sys.stderr, flush=True)

@@ -1,15 +1,17 @@
-"""Load for the benchmarks: messages made in advance, queued at the broker for a session that is away."""
+"""Load for the benchmarks: the readings of a simulated fleet, as envelopes, as single messages and as columns.
+
+Values are those of cheap sensors: a slow drift and two steps of noise around a calm value, rounded to the sensor's resolution,
+so decimal fractions that fill all 64 bits. Times are milliseconds with a jitter of a fiftieth of the period.
+"""
 
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import cbor2
-import mqtt5
 import numpy as np
-from numpy.typing import NDArray
 
 from citynet import topics, wire
 from citynet.batch import F64, I32, I64
@@ -17,52 +19,115 @@ from citynet.columns import Column, pack_index, pack_offsets
 
 METRICS = ("ch4_lel", "water_pressure_mpa", "level_m", "chlorine_mg_l")  # all of them have armed rules
 CALM = (2.0, 0.35, 0.4, 0.5)  # values at which no rule fires
-F32 = NDArray[np.float32]
-_WINDOW = 2_000
-_TIMEOUT_S = 60.0
+RESOLUTION = (0.1, 0.001, 0.001, 0.01)
+_DECIMALS = (1, 3, 3, 2)
+_NOISE_STEPS = 2.0
+_DRIFT = 0.05  # of the calm value, over a day
 
 
-def series_names(gateway: int, count: int) -> list[str]:
-    """Names of a gateway's series: four metrics a device."""
-    return [f"dev-{gateway:03d}-{k // 4:04d}/{METRICS[k % 4]}" for k in range(count)]
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Gateways that send batches of `rounds` readings of each of their series; the default is 1,000 of 40 series."""
+
+    gateways: int
+    series_each: int = 40
+    rounds: int = 25
+    period_us: int = 1_000_000
+
+    @property
+    def series(self) -> int:
+        return self.gateways * self.series_each
+
+    @property
+    def batch(self) -> int:
+        """Readings of one batch."""
+        return self.series_each * self.rounds
+
+    def turns(self, readings: int) -> int:
+        """Batches a gateway, for about this many readings, at least one."""
+        return max(1, round(readings / (self.gateways * self.batch)))
+
+    def total(self, turns: int) -> int:
+        return turns * self.gateways * self.batch
+
+    def names(self, gateway: int) -> list[str]:
+        """Names of a gateway's series: four metrics a device."""
+        return [f"dev-{gateway:04d}-{k // 4:03d}/{METRICS[k % 4]}" for k in range(self.series_each)]
+
+    def sources(self) -> dict[str, str]:
+        """Every series and the gateway it is heard through."""
+        return {name: gateway_name(g) for g in range(self.gateways) for name in self.names(g)}
 
 
-def batch_messages(
-    gateways: int, series_each: int, batches_each: int, readings: int, start_us: int
-) -> Iterator[tuple[str, bytes]]:
-    """(topic, payload) of batch envelopes in CBOR: each series' time goes on by a second per reading."""
-    rounds = readings // series_each
-    index = pack_index(list(range(series_each)) * rounds, series_each)
-    random = np.random.default_rng(1)
-    values = np.array(CALM * (readings // 4 + 1))[:readings]
-    encoded_names = [series_names(gateway, series_each) for gateway in range(gateways)]
-    for number in range(batches_each):
-        for gateway in range(gateways):
-            name = f"bench-{gateway:03d}"
-            step_us = np.repeat(np.arange(rounds), series_each) * 1_000_000
-            noisy = (values * random.uniform(0.95, 1.05, readings)).astype("<f4")
-            envelope = _envelope(
-                name,
-                number * readings + 1,
-                batches_each * readings,
-                encoded_names[gateway],
-                index,
-                start_us + number * rounds * 1_000_000,
-                step_us,
-                noisy,
-            )
-            yield topics.up(name), envelope
+@dataclass(slots=True)
+class Draft:
+    """A batch that is about to be encoded: times and values of shape (rounds, series)."""
+
+    gateway: int
+    turn: int
+    time_us: I64
+    value: F64
 
 
-def _envelope(
-    gateway: str, seq0: int, highest: int, names: list[str], index: Column, t0_us: int, dt_us: I64, value: F32
-) -> bytes:
-    body = {
-        "v": wire.VERSION, "gw": gateway, "st": wire.TELEMETRY, "ep": 1, "s0": seq0, "n": len(value), "hi": highest,
-        "names": names, "i": index.to_tag(), "t0": t0_us, "dt": pack_offsets(dt_us.tolist()).to_tag(),
-        "x": Column("<f4", value.tobytes()).to_tag(),
-    }  # fmt: skip
-    return cbor2.dumps(body)
+def gateway_name(gateway: int) -> str:
+    return f"bench-{gateway:04d}"
+
+
+def drafts(fleet: Fleet, turns: int, start_us: int, *, seed: int = 1) -> Iterator[Draft]:
+    """The fleet's batches in the order of sending: every gateway's first, every gateway's second, …"""
+    random = np.random.default_rng(seed)
+    shape = (fleet.rounds, fleet.series_each)
+    jitter_ms = fleet.period_us // 50_000
+    for turn in range(turns):
+        first = turn * fleet.rounds
+        steps = start_us + (first + np.arange(fleet.rounds, dtype=np.int64))[:, None] * fleet.period_us
+        for gateway in range(fleet.gateways):
+            jitter = random.integers(-jitter_ms, jitter_ms + 1, shape) * 1_000
+            yield Draft(gateway, turn, steps // 1_000 * 1_000 + jitter, _values(random, steps, fleet.series_each))
+
+
+def _values(random: np.random.Generator, steps_us: I64, series: int) -> F64:
+    """Values of shape (rounds, series), rounded to each sensor's resolution."""
+    sensor = np.arange(series) % len(METRICS)
+    calm, resolution = np.array(CALM)[sensor], np.array(RESOLUTION)[sensor]
+    day = np.sin(2 * np.pi * steps_us / 86_400e6 + np.arange(series))
+    noise = random.normal(0.0, _NOISE_STEPS, day.shape) * resolution
+    raw = calm * (1 + _DRIFT * day) + noise
+    found = np.empty(day.shape)
+    for k, decimals in enumerate(
+        _DECIMALS
+    ):  # what a device prints and a gateway reads: the double nearest to a decimal
+        found[:, k :: len(METRICS)] = np.round(raw[:, k :: len(METRICS)], decimals)
+    return np.maximum(found, 0.0)
+
+
+def batch_messages(fleet: Fleet, turns: int, start_us: int) -> Iterator[tuple[str, bytes]]:
+    """(topic, payload) of the fleet's batch envelopes in CBOR, from `start_us` on."""
+    encode = Encoder(fleet, turns)
+    for draft in drafts(fleet, turns, start_us):
+        yield topics.up(gateway_name(draft.gateway)), encode(draft)
+
+
+class Encoder:
+    """Drafts to envelopes as a gateway would send them."""
+
+    def __init__(self, fleet: Fleet, turns: int) -> None:
+        self._fleet = fleet
+        self._highest = turns * fleet.batch
+        self._index = pack_index(list(range(fleet.series_each)) * fleet.rounds, fleet.series_each).to_tag()
+        self._names = [fleet.names(gateway) for gateway in range(fleet.gateways)]
+
+    def __call__(self, draft: Draft) -> bytes:
+        times = draft.time_us.ravel()
+        t0_us = int(times[0])
+        body = {
+            "v": wire.VERSION, "gw": gateway_name(draft.gateway), "st": wire.TELEMETRY, "ep": 1,
+            "s0": draft.turn * self._fleet.batch + 1, "n": self._fleet.batch, "hi": self._highest,
+            "names": self._names[draft.gateway], "i": self._index, "t0": t0_us,
+            "dt": pack_offsets((times - t0_us).tolist()).to_tag(),
+            "x": Column("<f8", draft.value.astype("<f8").tobytes()).to_tag(),
+        }  # fmt: skip
+        return cbor2.dumps(body)
 
 
 def json_messages(devices: int, count: int, start_us: int) -> Iterator[tuple[str, bytes]]:
@@ -76,65 +141,8 @@ def json_messages(devices: int, count: int, start_us: int) -> Iterator[tuple[str
 
 
 def rows(series: int, per_series: int, start_us: int) -> tuple[I32, I64, F64]:
-    """Columns (series, time_us, value) of a sorted block, for the COPY ceilings."""
+    """Columns (series, time_us, value) of a sorted block of readings at 1 Hz; series ids from 1."""
     ids = np.repeat(np.arange(1, series + 1, dtype=np.int32), per_series)
-    times = np.tile(start_us + np.arange(per_series, dtype=np.int64) * 1_000_000, series)
-    return ids, times, np.random.default_rng(2).normal(20.0, 3.0, len(ids))
-
-
-def publish(port: int, messages: Iterable[tuple[str, bytes]], content_type: str | None) -> int:
-    """Publish at QoS 1 and wait for every PUBACK. Returns how many were sent. Bounded window, one connection."""
-    with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S) as link:
-        link.sendall(mqtt5.ConnectPacket("citynet-bench-load", clean_start=True).write())
-        inbox = Inbox(link)
-        inbox.wait(0, mqtt5.ConnAckPacket)
-        sent = acked = 0
-        block: list[bytes] = []
-        for topic, payload in messages:
-            packet = mqtt5.PublishPacket(
-                topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=sent % 65_535 + 1, content_type=content_type
-            )
-            block.append(packet.write())
-            sent += 1
-            if len(block) == 200:
-                link.sendall(b"".join(block))
-                block.clear()
-                while sent - acked > _WINDOW:
-                    acked += inbox.count_pubacks()
-        link.sendall(b"".join(block))
-        while acked < sent:
-            acked += inbox.count_pubacks()
-        link.sendall(mqtt5.DisconnectPacket().write())
-        return sent
-
-
-class Inbox:
-    """Packets of a blocking socket."""
-
-    def __init__(self, link: socket.socket) -> None:
-        self._link = link
-        self._buffer = b""
-
-    def _packets(self) -> list[mqtt5.Packet]:
-        data = self._link.recv(1 << 16)
-        if not data:
-            raise ConnectionError("the broker closed the connection")
-        self._buffer += data
-        packets: list[mqtt5.Packet] = []
-        view, position = memoryview(self._buffer), 0
-        try:
-            while position < len(view):
-                packet, used = mqtt5.read(view[position:])
-                position += used
-                packets.append(packet)
-        except IndexError:
-            pass
-        self._buffer = self._buffer[position:]
-        return packets
-
-    def wait(self, _: int, kind: type[object]) -> None:
-        while not any(isinstance(packet, kind) for packet in self._packets()):
-            pass
-
-    def count_pubacks(self) -> int:
-        return sum(isinstance(packet, mqtt5.PubAckPacket) for packet in self._packets())
+    steps = start_us + np.arange(per_series, dtype=np.int64)[:, None] * 1_000_000
+    values = _values(np.random.default_rng(2), steps, series)
+    return ids, np.tile(steps[:, 0], series), np.ascontiguousarray(values.T).ravel()

@@ -3,7 +3,11 @@
 -- by year, made ahead of need by ingest.
 --
 -- n counts all readings, usable those with a finite value that are not of bad quality; the other columns are over the usable
--- ones. Without any, sum is 0, and min, max, first, last are NaN.
+-- ones. Without any, sum is 0, and min, max, first, last are NaN. Combining: first is the one with the least (first_at, first),
+-- last the one with the greatest (last_at, last), both among partials with usable > 0.
+--
+-- Complete are the buckets before the one of the series' newest reading. That one is to be taken from the readings, all of it:
+-- its partial may be missing, or hold late readings only.
 
 CREATE TABLE rollup_minute (
     time      timestamptz NOT NULL,         -- start of the bucket

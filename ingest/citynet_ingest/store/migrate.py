@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import Any
 
 import psycopg
 
@@ -104,6 +105,18 @@ def migrate(dsn: str, **connect: object) -> tuple[Server, list[str]]:
                     (migration.number, migration.name, migration.sha256),
                 )
         return server, [migration.name for migration in pending]
+
+
+def pending(connection: psycopg.Connection[Any], server: Server) -> list[str]:
+    """Names of the migrations that a database still lacks. Raises MigrationError like `check`."""
+    return [migration.name for migration in check(_applied(connection), load(server.variant))]
+
+
+def _applied(connection: psycopg.Connection[Any]) -> list[tuple[int, str, str]]:
+    present = connection.execute("SELECT to_regclass('migration') IS NOT NULL").fetchone()
+    if not present or not present[0]:
+        return []
+    return connection.execute("SELECT number, name, sha256 FROM migration ORDER BY number").fetchall()
 
 
 def status(dsn: str, **connect: object) -> tuple[Server, list[tuple[int, str, str]], list[str]]:

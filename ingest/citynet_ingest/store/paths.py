@@ -45,7 +45,7 @@ def split_late(rows: SeriesBatch) -> tuple[SeriesBatch, SeriesBatch]:
     late = (rows.quality & LATE) != 0
     if not late.any():
         return rows, SeriesBatch.empty()
-    return _picked(rows, ~late), _picked(rows, late)
+    return rows.picked(~late), rows.picked(late)
 
 
 def by_day(rows: SeriesBatch, day_us: int = 86_400_000_000) -> list[SeriesBatch]:
@@ -53,8 +53,4 @@ def by_day(rows: SeriesBatch, day_us: int = 86_400_000_000) -> list[SeriesBatch]
     days = rows.time_us // day_us
     if not len(rows) or days.min() == days.max():
         return [rows] if len(rows) else []
-    return [_picked(rows, days == day) for day in np.unique(days)]
-
-
-def _picked(rows: SeriesBatch, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> SeriesBatch:
-    return SeriesBatch(rows.series[keep], rows.time_us[keep], rows.value[keep], rows.quality[keep])
+    return [rows.picked(days == day) for day in np.unique(days)]

@@ -12,11 +12,12 @@ from psycopg.types.json import Jsonb
 from citynet.batch import SeriesBatch
 from citynet.runtime.failpoint import hit
 from citynet_ingest import metrics
-from citynet_ingest.commit import Commit
+from citynet_ingest.commit import Commit, UplinkSpan
 from citynet_ingest.copybody import copy_body
 from citynet_ingest.store import redrive, sql
 from citynet_ingest.store.fence import FencedError
 from citynet_ingest.store.paths import Why, by_day, choose, split_late
+from citynet_ingest.store.rollups import copy_partials
 from citynet_rules.engine import Transition
 from citynet_rules.rule import Rule
 from citynet_rules.spec import RuleSet
@@ -39,6 +40,7 @@ class Partitions:
         if missing:
             dates = [dt.date.fromordinal(_EPOCH_ORDINAL + day) for day in missing]
             connection.execute("SELECT ensure_reading_partitions(%s::date[])", (dates,))
+            connection.execute("SELECT ensure_rollup_partitions(%s::date[])", (dates,))
             self._known.update(missing)
 
     def forget(self) -> None:
@@ -47,9 +49,11 @@ class Partitions:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where commits go: the worker's name, the armed rules, how many receipts to keep, and what the server can do."""
+    """Where commits go: the worker's name and claim, the armed rules, how many receipts a lane keeps, and what the server
+    can do."""
 
     worker: str
+    claim: int
     rules: RuleSet
     receipts_keep: int
     has_columnstore: bool
@@ -63,10 +67,11 @@ def apply(connection: Connection, commit: Commit, target: Target) -> None:
     """
     hit("ingest.before-begin")
     with connection.transaction():
-        step = {"worker": target.worker, "number": commit.number}
+        step = {"claim": target.claim, "number": commit.number}
         if connection.execute(sql.text("commit_step"), step).rowcount != 1:
-            raise FencedError(f"worker {target.worker}: another process of the same shards has committed; stopping")
+            raise FencedError(f"worker {target.worker}: another ingest worker has taken our shards since; stopping")
         copy_rows(connection, commit.rows, has_columnstore=target.has_columnstore)
+        copy_partials(connection, commit.partials)
         _cursors(connection, commit)
         _books(connection, commit, target.worker, target.receipts_keep)
         _events(connection, commit)
@@ -85,7 +90,7 @@ def apply(connection: Connection, commit: Commit, target: Target) -> None:
         if commit.transitions:
             _alerts(connection, commit.transitions, target.rules)
         if commit.snapshot is not None:
-            connection.execute(sql.text("snapshot_save"), {"worker": target.worker, "state": commit.snapshot})
+            connection.execute(sql.text("snapshot_save"), {"claim": target.claim, "state": commit.snapshot})
         hit("ingest.before-commit")
     hit("ingest.after-commit")
 
@@ -171,9 +176,17 @@ def _books(connection: Connection, commit: Commit, worker: str, receipts_keep: i
         if tally.stored or tally.dead_lettered or tally.duplicates:
             cursor.execute(sql.text("tally_add"), _fields(tally) | {"worker": worker})
         if commit.digests:
-            hashes = b"".join(commit.digests)
-            cursor.execute(sql.text("receipt_add"), {"worker": worker, "number": commit.number, "hashes": hashes})
-            cursor.execute(sql.text("receipt_trim"), {"worker": worker, "keep": receipts_keep})
+            hashes = [b"".join(digests) for digests in commit.digests.values()]
+            cursor.execute(sql.text("receipt_add"), {"lanes": list(commit.digests), "hashes": hashes})
+        if commit.trims:
+            cursor.execute(sql.text("receipt_trim"), {"lanes": commit.trims, "keep": receipts_keep})
+        if commit.keys:
+            digests, bodies = zip(*((key.digest, key.body) for key in commit.keys), strict=True)
+            cursor.execute(sql.text("message_key_add"), {"digests": list(digests), "bodies": list(bodies)})
+        if commit.uplinks:
+            spans = list(commit.uplinks.values())
+            columns = {name: [getattr(span, name) for span in spans] for name in UplinkSpan.__slots__}
+            cursor.execute(sql.text("uplink_count"), columns)
 
 
 def _events(connection: Connection, commit: Commit) -> None:

@@ -2,6 +2,7 @@
 
 import { AckDialog } from "./ack.js";
 import { Detail } from "./detail.js";
+import { DevicePane } from "./device.js";
 import { byId, el, isTyping } from "./dom.js";
 import { learnTime } from "./format.js";
 import { showCounts, showLink, showVitals } from "./header.js";
@@ -46,7 +47,9 @@ export class Desk {
     this.list = new List({ choose: (id) => this.#choose(id), acknowledge: (id) => this.#acknowledge(id) });
     this.detail = new Detail(api, {
       acknowledge: (id) => this.#acknowledge(id), close: () => this.#choose(null), why: (problem) => this.#why(problem), mayAck: () => this.#mayAck,
+      device: (name) => this.#openDevice(name),
     });
+    this.device = new DevicePane(api, { back: () => this.#choose(this.#chosen), why: (problem) => this.#why(problem) });
     this.ack = new AckDialog(api, {
       done: (alert) => this.#acknowledged(alert), conflict: (id) => this.#refresh(id), why: (problem) => this.#why(problem),
     });
@@ -59,14 +62,13 @@ export class Desk {
   start() {
     const signal = this.#stopped.signal;
     document.addEventListener("keydown", (event) => this.#key(event), { signal });
-    window.addEventListener("hashchange", () => this.#choose(chosenInAddress(), false), { signal });
+    window.addEventListener("hashchange", () => this.#goToAddress(), { signal });
     this.#wireFilters(signal);
     this.relabel();
     this.#timers = [setInterval(() => this.#tick(), 1000), setInterval(() => this.#look(), SUMMARY_MS)];
     this.#look();
     this.#load();
-    const id = chosenInAddress();
-    if (id) this.#choose(id, false);
+    if (location.hash) this.#goToAddress();
   }
 
   stop() {
@@ -84,7 +86,8 @@ export class Desk {
     document.querySelector('[data-act="logout"]').title = `${this.#me.name} (${this.#me.role}) · ${t("desk.logout")}`;
     this.#labelFilters();
     this.list.forget();
-    this.detail.redraw();
+    if (this.device.name === null) this.detail.redraw();
+    else this.device.redraw();
     this.#draw();
     this.#tick();
   }
@@ -205,7 +208,21 @@ export class Desk {
 
   // --- what the operator does ---
 
+  #goToAddress() {
+    const name = deviceInAddress();
+    if (name) this.#openDevice(name, false);
+    else this.#choose(chosenInAddress(), false);
+  }
+
+  #openDevice(name, write = true) {
+    document.body.classList.add("has-detail");
+    if (write) history.replaceState(null, "", `#device/${name}`);
+    this.detail.show(null);
+    this.device.show(name);
+  }
+
   #choose(id, write = true) {
+    this.device.show(null);
     this.#chosen = id;
     document.body.classList.toggle("has-detail", id !== null);
     if (write) history.replaceState(null, "", id ? `#alert/${id}` : location.pathname);
@@ -364,12 +381,18 @@ export class Desk {
     this.#showTitle();
     this.list.tick();
     this.detail.tick();
+    this.device.tick();
     for (const [id, at] of this.#fresh) {
       if (Date.now() - at < FRESH_MS) continue;
       this.#fresh.delete(id);
       document.querySelector(`.row.fresh[data-id="${CSS.escape(id)}"]`)?.classList.remove("fresh");
     }
   }
+}
+
+function deviceInAddress() {
+  const match = /^#device\/([\w.-]{1,64})$/.exec(location.hash);
+  return match ? match[1] : null;
 }
 
 function chosenInAddress() {

@@ -5,6 +5,7 @@ import { byId, el, shape } from "./dom.js";
 import { age, clock, duration, fullTime, number, quantity, serverNow, unit } from "./format.js";
 import { both, knows, language, t } from "./i18n.js";
 import { domainName, measured, standardOf } from "./list.js";
+import { madeOf, rangeOf, spanButtons } from "./spans.js";
 
 const BEFORE_MS = 30 * 60_000;
 const AFTER_MS = 10 * 60_000;
@@ -17,9 +18,10 @@ export class Detail {
   #id = null;
   #alert = null;
   #readings = null;
+  #span = "raise";
   #age = null;
 
-  /** `on` has acknowledge(id), close() and why(problem). */
+  /** `on` has acknowledge(id), close(), device(name) and why(problem). */
   constructor(api, on) {
     this.#api = api;
     this.#on = on;
@@ -43,6 +45,7 @@ export class Detail {
     if (!same) {
       this.#alert = null;
       this.#readings = null;
+      this.#span = "raise";
       if (summary) this.#draw(summary);
       this.node.scrollTop = 0;
     }
@@ -69,21 +72,28 @@ export class Detail {
   }
 
   async #loadReadings(id) {
-    const alert = this.#alert;
-    const raised = Date.parse(alert.raised_at);
-    const end = Math.min(serverNow(), (alert.cleared_at ? Date.parse(alert.cleared_at) : serverNow()) + AFTER_MS, raised + SPAN_MS_MAX);
+    const span = this.#span;
+    const range = span === "raise" ? aroundRaise(this.#alert) : rangeOf(span);
+    const current = () => this.#id === id && this.#span === span;
     try {
-      const answer = await this.#api.get(`/v1/series/${alert.series_id}/readings`, {
-        from: new Date(raised - BEFORE_MS).toISOString(),
-        to: new Date(Math.max(end, raised + 60_000)).toISOString(),
-        bucket: "auto",
-        points: 240,
-      });
-      if (this.#id === id) this.#readings = answer;
+      const answer = await this.#api.get(`/v1/series/${this.#alert.series_id}/readings`, { ...range, bucket: "auto", points: 240 });
+      if (current()) this.#readings = answer;
     } catch {
-      if (this.#id === id && !this.#readings) this.#readings = "failed";
+      if (current() && !this.#readings) this.#readings = "failed";
     }
-    if (this.#id === id) this.#drawChart();
+    if (current()) this.#drawChart();
+  }
+
+  #chooseSpan(span) {
+    this.#span = span;
+    this.#readings = null;
+    byId("chart-spans").replaceChildren(this.#spans());
+    byId("chart-spans").querySelector(`[data-span="${span}"]`).focus();
+    this.#loadReadings(this.#id);
+  }
+
+  #spans() {
+    return spanButtons(this.#span, (name) => this.#chooseSpan(name), ["raise"]);
   }
 
   #blank() {
@@ -111,9 +121,9 @@ export class Detail {
         el("h2", { id: "detail-title" }, both(alert, "title")),
         el("p", { class: "detail-text" }, both(alert, "text"))),
       this.#ackPart(alert),
-      facts(alert),
+      facts(alert, this.#on.device),
       section("detail.guidance", guidance(alert, full), "guidance"),
-      section("detail.chart", el("div", { id: "chart" }, el("p", { class: "quiet" }, t("list.loading")))),
+      section("detail.chart", [el("div", { id: "chart-spans" }, full ? this.#spans() : null), el("div", { id: "chart" }, el("p", { class: "quiet chart-wait" }, t("list.loading")))]),
       ...(full ? [section("detail.transitions", transitions(alert)), section("detail.evidence", evidence(alert))] : []),
     );
     if (this.#readings) this.#drawChart();
@@ -131,14 +141,22 @@ export class Detail {
   #drawChart() {
     const place = byId("chart");
     if (!place || !this.#alert) return;
+    if (this.#readings === null) return;
     if (this.#readings === "failed") return place.replaceChildren(el("p", { class: "form-error" }, t("detail.chart.failed")));
     place.replaceChildren(chart(this.#readings, {
       metric: this.#alert.metric,
       unit: this.#readings.series.unit ?? this.#alert.rule?.unit ?? "",
       limits: limitsOf(this.#alert),
       raisedAt: Date.parse(this.#alert.raised_at),
-    }));
+    }), el("p", { class: "chart-note quiet small" }, madeOf(this.#readings)));
   }
+}
+
+/** From half an hour before the raise to ten minutes after the end, at most six hours. */
+function aroundRaise(alert) {
+  const raised = Date.parse(alert.raised_at);
+  const end = Math.min(serverNow(), (alert.cleared_at ? Date.parse(alert.cleared_at) : serverNow()) + AFTER_MS, raised + SPAN_MS_MAX);
+  return { from: new Date(raised - BEFORE_MS).toISOString(), to: new Date(Math.max(end, raised + 60_000)).toISOString() };
 }
 
 /** The lines of a chart: the limit in force, and the rule's other levels. A rule about silence has none. */
@@ -158,21 +176,21 @@ function stateText(alert) {
 }
 
 function section(key, content, kind = "") {
-  return el("section", { class: `detail-section ${kind}` }, el("h3", {}, t(key)), content);
+  return el("section", { class: `detail-section ${kind}` }, el("h3", {}, t(key)), ...[content].flat());
 }
 
 function list(entries, kind = "facts") {
   return el("dl", { class: kind }, ...entries.filter(Boolean).flatMap(([name, ...content]) => [el("dt", {}, name), el("dd", {}, ...content)]));
 }
 
-function facts(alert) {
+function facts(alert, openDevice) {
   const { value, limit } = measured(alert);
   const stale = alert.rule_kind === "stale";
   return list([
     [t(stale ? "detail.silent" : "detail.value"), el("strong", {}, stale ? duration((alert.value ?? 0) * 1000) : value), " ", el("span", { class: "quiet" }, limit)],
     alert.level_max > alert.level ? [t("detail.max"), t(`level.${alert.level_max}`)] : null,
     [t("detail.raised"), fullTime(alert.raised_at)],
-    [t("detail.device"), el("strong", {}, alert.object), alert.kind ? ` · ${alert.kind}` : "", " · ", alert.metric],
+    [t("detail.device"), el("button", { type: "button", class: "device-link", title: t("device.open"), on: { click: () => openDevice(alert.object) } }, alert.object), alert.kind ? ` · ${alert.kind}` : "", " · ", alert.metric],
     [t("detail.place"), [alert.district, alert.lon !== null && alert.lat !== null ? `${alert.lat.toFixed(5)}, ${alert.lon.toFixed(5)}` : null].filter(Boolean).join(" · ") || "–"],
     alert.gateway ? [t("detail.gateway"), alert.gateway] : null,
     [t("detail.standard"), ...standardOf(alert), alert.standard_status && knows(`status.${alert.standard_status}`) ? el("span", { class: "quiet" }, ` ${t(`status.${alert.standard_status}`)}`) : null],

@@ -27,6 +27,9 @@ export function hourMinute(value) {
   return `${two(at.getHours())}:${two(at.getMinutes())}`;
 }
 
+/** The day, for axes of many days. */
+export const dayOf = (value) => day(new Date(value));
+
 function day(at) {
   return new Intl.DateTimeFormat(locale(), { month: "short", day: "numeric" }).format(at);
 }

@@ -1,1 +1,1 @@
-INSERT INTO direct_receipt (worker, number, hashes) VALUES (%(worker)s, %(number)s, %(hashes)s)
+INSERT INTO direct_receipt (lane, hashes) SELECT * FROM unnest(%(lanes)s::integer[], %(hashes)s::bytea[])

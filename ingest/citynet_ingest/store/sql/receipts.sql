@@ -1,1 +1,1 @@
-SELECT hashes FROM direct_receipt WHERE worker = %(worker)s ORDER BY number
+SELECT lane, hashes FROM direct_receipt WHERE lane = ANY(%(lanes)s::integer[]) ORDER BY lane, id

@@ -1,2 +1,2 @@
-INSERT INTO engine_snapshot (worker, state) VALUES (%(worker)s, %(state)s)
-ON CONFLICT (worker) DO UPDATE SET state = EXCLUDED.state, at = now()
+INSERT INTO engine_snapshot (claim, state) VALUES (%(claim)s, %(state)s)
+ON CONFLICT (claim) DO UPDATE SET state = EXCLUDED.state, at = now()

@@ -3,6 +3,8 @@
 ALTER TABLE dead_letter
     ADD COLUMN received_us     bigint,          -- the server's clock when it came, µs since 1970
     ADD COLUMN scope           text,            -- what the payload is: batch, message, value, reading, field, none
+    ADD COLUMN key             bytea,           -- of a whole message that its sender named: the digest of `message_key`,
+    ADD COLUMN key_body        bytea,           -- and the hash of its body, to be remembered when a redrive stores it
     ADD COLUMN redrives        integer NOT NULL DEFAULT 0,     -- how often it was tried again
     ADD COLUMN redrive_error   text,            -- why the last try failed
     ADD COLUMN redriven_at     timestamptz,     -- when it was booked anew; from then on it is no dead letter any more
@@ -13,11 +15,14 @@ ALTER TABLE dead_letter
 DROP INDEX dead_letter_unsequenced;
 CREATE UNIQUE INDEX dead_letter_unsequenced ON dead_letter (topic, digest) WHERE seq IS NULL AND redriven_at IS NULL;
 
+-- A key is not forgotten while a letter of it is open: the message may have come again and have been stored.
+CREATE INDEX dead_letter_key ON dead_letter (key) WHERE key IS NOT NULL AND redriven_at IS NULL;
+
 -- Letters that somebody asked to have tried again. The worker that owns the shard takes them, and removes the request in the
 -- transaction that books the letter.
 CREATE TABLE dead_letter_redrive (
     letter_id    bigint PRIMARY KEY REFERENCES dead_letter ON DELETE CASCADE,
-    shard        smallint NOT NULL,     -- CRC-32 of the topic's last level, modulo 64
+    shard        smallint NOT NULL,     -- of the sender that the topic names
     asked_at     timestamptz NOT NULL DEFAULT now(),
     asked_by     text NOT NULL,
     content_type text                   -- of field and direct messages, if it is not what it was taken for

@@ -1,0 +1,64 @@
+"""The inbox: parcels of all lanes on their way from the event loop to the committer, in the order in which they came."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+from citynet_ingest.parcel import Parcel
+
+Weighed = tuple[Parcel, int, int]  # a parcel, its readings, the bytes it takes
+
+
+@dataclass(slots=True)
+class Haul:
+    """What one commit takes out of the inbox; `weights` are bytes by lane and generation of its session."""
+
+    parcels: list[Parcel] = field(default_factory=list)
+    readings: int = 0
+    weights: dict[tuple[int, int], int] = field(default_factory=dict)
+
+
+class Inbox:
+    """Parcels between the event loop and the committer; `take` blocks, `put` never does (the broker bounds it)."""
+
+    def __init__(self, readings_max: int, messages_max: int) -> None:
+        self._parcels: deque[Weighed] = deque()
+        self._arrived = threading.Condition()
+        self._readings_max = readings_max
+        self._messages_max = messages_max
+
+    def put(self, parcels: list[Weighed]) -> None:
+        with self._arrived:
+            self._parcels.extend(parcels)
+            self._arrived.notify()
+
+    def take(self, timeout_s: float) -> Haul:
+        """All that has come, up to one commit's size; nothing after `timeout_s` without anything."""
+        haul = Haul()
+        taken, weights, readings = haul.parcels, haul.weights, 0
+        with self._arrived:
+            if not self._parcels:
+                self._arrived.wait(timeout_s)
+            waiting = self._parcels
+            while waiting and len(taken) < self._messages_max and readings < self._readings_max:
+                parcel, size, bytes_taken = waiting.popleft()
+                taken.append(parcel)
+                readings += size
+                session = (parcel.origin.lane, parcel.origin.generation)
+                weights[session] = weights.get(session, 0) + bytes_taken
+        haul.readings = readings
+        return haul
+
+    def clear(self, lane: int | None = None) -> None:
+        """Drop what waits, of one lane or of all: the broker sends it again on the next connection."""
+        with self._arrived:
+            self._parcels = deque(w for w in self._parcels if lane is not None and w[0].origin.lane != lane)
+
+    def wake(self) -> None:
+        with self._arrived:
+            self._arrived.notify_all()
+
+    def __len__(self) -> int:
+        return len(self._parcels)

@@ -1,0 +1,1 @@
+INSERT INTO ingest_claim (owner, lanes) VALUES (%(owner)s, %(lanes)s::integer[]) RETURNING id

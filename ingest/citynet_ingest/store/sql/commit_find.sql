@@ -1,0 +1,1 @@
+SELECT number, revoked FROM ingest_claim WHERE id = %(claim)s

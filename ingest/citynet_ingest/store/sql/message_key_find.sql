@@ -1,0 +1,1 @@
+SELECT digest, body FROM message_key WHERE digest = ANY(%(digests)s)

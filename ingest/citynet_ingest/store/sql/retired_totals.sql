@@ -1,0 +1,1 @@
+SELECT tbl, sum(records)::bigint FROM retired GROUP BY tbl

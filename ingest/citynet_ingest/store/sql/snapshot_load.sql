@@ -1,1 +1,0 @@
-SELECT state FROM engine_snapshot WHERE worker = %(worker)s

@@ -1,0 +1,127 @@
+"""Row 10 of the test matrix, the worst of it: a database that neither answers nor ends the connection, because it is stopped
+or because something in between still answers at TCP. Ingest cuts the connection of an overdue commit. The old server process
+may commit all the same, later: before anything is tried again its fate is known."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from citynet.runtime.embedded import EmbeddedMosquitto, EmbeddedPostgres
+from tests.faults import load
+from tests.faults.harness import CLEAN, Ledger, LedgerPeer, assert_balanced, judge, last_for, wait_logged
+from tests.faults.proxy import Proxy, port_of
+from tests.ingest import ingest_running, query
+
+SHORT = {"commit_statement_timeout_s": 1.0, "commit_timeout_s": 1.5}
+OWN_SESSION = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'citynet-ingest-%%'"
+
+# COMMIT number %(number)s sleeps inside the server, once: that the first try was late must not make the second late as well.
+SLOW_COMMIT = """
+CREATE SEQUENCE late_commits;
+CREATE FUNCTION come_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF nextval('late_commits') = {nth} THEN PERFORM pg_sleep({seconds}); END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER come_late AFTER UPDATE OF number ON ingest_claim DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION come_late();
+"""
+
+
+@contextmanager
+def stopped(pids: list[int]) -> Iterator[None]:
+    """SIGSTOP: alive, and deaf."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["session", "server"])
+def test_stopped_under_load(
+    whole: bool, folder: Path, broker: EmbeddedMosquitto, database: EmbeddedPostgres, seed: int
+) -> None:
+    """Stopped at a random moment, for longer than a commit may take; nothing is acknowledged meanwhile."""
+    rng = random.Random(seed)
+    ledger = Ledger(folder / "gateway.ledger")
+    with (
+        ingest_running(folder, broker, database.dsn(), SHORT) as ingest,
+        LedgerPeer(broker.port, "gw-1", ledger) as peer,
+    ):
+        peer.accept(load.plain(rng, "gas-1", 5000, load.minutes_ago(10)))
+        peer.wait_acked(peer.acked + rng.randrange(100, 1500))
+        with stopped(_processes(database) if whole else _session(database)):
+            wait_logged(ingest, "commit-cut")
+            acked = peer.acked
+            last_for(1.0)
+            assert peer.acked == acked < len(ledger.readings)
+        peer.wait_drained()
+        assert ingest.log.read_text().count("broker-connected") == 1, "the broker was never left"
+        assert ingest.stop() == 0, ingest.tail()
+    assert judge([ledger], database.dsn()) == CLEAN
+    assert_balanced(database.dsn())
+
+
+def _session(database: EmbeddedPostgres) -> list[int]:
+    return [int(pid) for (pid,) in query(database.dsn(), OWN_SESSION)]
+
+
+def _processes(database: EmbeddedPostgres) -> list[int]:
+    assert database.pid is not None
+    return [database.pid, *(child.pid for child in psutil.Process(database.pid).children())]
+
+
+@pytest.mark.parametrize(("seconds", "is_done"), [(3.5, True), (30.0, False)], ids=["done", "not-done"])
+def test_a_commit_that_is_answered_too_late(
+    seconds: float, is_done: bool, folder: Path, broker: EmbeddedMosquitto, dsn: str, seed: int
+) -> None:
+    """COMMIT takes longer in the server than we wait. Either it is done in the end, after we have given it up, or the server
+    notices that nobody waits any more, and undoes it."""
+    rng = random.Random(seed)
+    ledger = Ledger(folder / "gateway.ledger")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(SLOW_COMMIT.format(nth=5, seconds=seconds).encode())
+    with ingest_running(folder, broker, dsn, SHORT) as ingest, LedgerPeer(broker.port, "gw-1", ledger) as peer:
+        peer.accept(load.plain(rng, "gas-1", 2000, load.minutes_ago(10)))
+        wait_logged(ingest, "commit-cut")
+        before = query(dsn, "SELECT max(number) FROM ingest_claim WHERE NOT revoked")[0][0]
+        peer.wait_drained()
+        assert ingest.stop() == 0, ingest.tail()
+    late = query(dsn, "SELECT last_value FROM late_commits")[0][0]
+    made = query(dsn, "SELECT max(number) FROM ingest_claim WHERE NOT revoked")[0][0]
+    assert before < made
+    # The trigger counts the tries that came as far as COMMIT; the one that was undone was made again.
+    assert late - made == (0 if is_done else 1)
+    assert judge([ledger], dsn) == CLEAN
+    assert_balanced(dsn)
+
+
+def test_a_deaf_database_does_not_hold_up_the_end(folder: Path, broker: EmbeddedMosquitto, dsn: str, seed: int) -> None:
+    """Asked to stop, ingest waits for its commit a few seconds, not for ever. Nothing was acknowledged, so nothing is lost."""
+    ledger = Ledger(folder / "gateway.ledger")
+    with (
+        Proxy(port_of(dsn)) as proxy,
+        ingest_running(folder, broker, make_conninfo(dsn, port=proxy.port)) as ingest,
+        LedgerPeer(broker.port, "gw-1", ledger) as peer,
+    ):
+        peer.accept(load.plain(random.Random(seed), "gas-1", 2000, load.minutes_ago(10)))
+        peer.wait_acked(100)
+        proxy.deaf()
+        assert ingest.stop(20.0) == 0, ingest.tail()
+        proxy.heal()
+        ingest.start()
+        peer.wait_drained()
+        assert ingest.stop() == 0, ingest.tail()
+    assert judge([ledger], dsn) == CLEAN
