@@ -133,10 +133,14 @@ class GatewayPeer:
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         self.acks.append(control.decode(message.payload, Ack))
 
-    def publish(self, topic: str, payload: bytes, content_type: str = wire.CBOR, *, wait: bool = True) -> None:
+    def publish(
+        self, topic: str, payload: bytes, content_type: str = wire.CBOR, *, wait: bool = True, key: str = ""
+    ) -> None:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if content_type:
             properties.ContentType = content_type
+        if key:
+            properties.UserProperty = ("idempotency-key", key)
         info = self.client.publish(topic, payload, qos=1, properties=properties)
         if wait:
             info.wait_for_publish(DEADLINE_S)
@@ -156,6 +160,14 @@ class GatewayPeer:
         wait_for(
             lambda: self.acked(epoch, stream) >= seq, f"acknowledgement of {seq} (have {self.acked(epoch, stream)})"
         )
+
+
+def letters(ingest: IngestProcess, *words: str) -> tuple[int, Any]:
+    """``citynet dead-letters … --json``: exit status and output."""
+    command = [sys.executable, "-m", "citynet", "dead-letters", *words, "--json", "--config", str(ingest.config)]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60, text=True)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
 
 
 def stored(dsn: str) -> list[tuple[str, int, float, int]]:

@@ -332,7 +332,21 @@ class Gateway(BaseModel):
     spool_bytes_max: int | None
     spool_fill: float | None = Field(description="0 to 1")
     backlog: int = Field(description="readings accepted there and not yet stored here, all streams and epochs")
+    canary_at: datetime | None = Field(description="when it accepted the newest stored reading of its own")
+    delay_s: float | None = Field(description="how long that reading took to be stored, by both machines' clocks")
+    cloned_at: datetime | None = Field(description="when two machines were last seen under this id")
     streams: list[Stream] = Field(description="the twenty most recent streams and epochs")
+
+
+class SystemEvent(BaseModel):
+    """Something wrong with the system itself, over the last 24 hours."""
+
+    kind: str = Field(description="broker_dropped or gateway_cloned")
+    object: str = Field(description="which broker or gateway")
+    first_at: datetime
+    last_at: datetime
+    count: int = Field(description="messages dropped, or sightings")
+    detail: str
 
 
 class Summary(BaseModel):
@@ -345,6 +359,7 @@ class Summary(BaseModel):
     gateways_online: int
     gateways_total: int
     last_batch_at: datetime | None = Field(description="newest batch of any gateway")
+    system_events: list[SystemEvent] = Field(description="newest first, at most twenty")
     readings_last_minute: int | None = Field(
         description="stored in the last minute; null until it was watched for a while"
     )
@@ -369,6 +384,9 @@ class DeadLetter(BaseModel):
     detail: str
     content_type: str | None
     payload_bytes: int
+    redrives: int = Field(description="how often it was tried again")
+    redrive_error: str | None = Field(description="why the last try failed")
+    redriven_at: datetime | None = Field(description="when a redrive stored it; then it is no dead letter any more")
     payload_start: str = Field(description="the first 200 bytes, as text where they are, else as \\xNN")
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from citynet.formats import Reject
 from citynet.quality import BAD
+from citynet.reading import Reading
 from citynet.wire import Envelope
 
 I32 = NDArray[np.int32]
@@ -82,7 +83,12 @@ class Batch:
         known = index < len(envelope.names)
         keep = known & plausible
         rejects = [
-            (int(seq[k]), _reject(envelope, int(k), bool(known[k]), int(index[k]), int(offset[k])))
+            (
+                int(seq[k]),
+                _reject(
+                    envelope, int(k), bool(known[k]), int(index[k]), int(offset[k]), float(value[k]), int(quality[k])
+                ),
+            )
             for k in np.flatnonzero(~keep)
         ]
         picked = index[keep].astype(np.int32)
@@ -128,11 +134,13 @@ def _sequence(envelope: Envelope, count: int) -> I64:
     return seq
 
 
-def _reject(envelope: Envelope, row: int, known: bool, index: int, offset: int) -> Reject:
+def _reject(envelope: Envelope, row: int, known: bool, index: int, offset: int, value: float, quality: int) -> Reject:
     if not known:
         return Reject("index-out-of-range", f"i[{row}]", f"{index}, there are {len(envelope.names)} names")
     name = envelope.names[index]
-    return Reject("implausible-time", f"dt[{row}]", f"{name}: {envelope.t0_us} + {offset} µs since 1970")
+    device, _, metric = name.partition("/")
+    reading = Reading(device, metric, envelope.t0_us + offset, value, quality)
+    return Reject("implausible-time", f"dt[{row}]", f"{name}: {envelope.t0_us} + {offset} µs since 1970", reading)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,3 +30,8 @@ def check_id(text: object, where: str) -> str:
 def shard_of(identifier: str) -> int:
     """Shard 0..63 of a gateway or direct device: CRC-32 of its id modulo 64 (the unit of work that a worker owns)."""
     return zlib.crc32(identifier.encode("ascii")) % SHARDS
+
+
+def shard_of_text(text: str) -> int:
+    """`shard_of` for a text that may be no identifier."""
+    return zlib.crc32(text.encode("utf-8", "surrogatepass")) % SHARDS

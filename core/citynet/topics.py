@@ -14,6 +14,9 @@ DEV_ALL = f"{ROOT}/dev/+/+"
 REPLY_PREFIX = f"{ROOT}/reply/"
 HELLO_ALL = f"{ROOT}/hello/+"
 STATUS_ALL = f"{ROOT}/status/+"
+BROKER_DROPPED = (
+    "$SYS/broker/publish/messages/dropped"  # Mosquitto's own counter, over all its clients, since its start
+)
 
 _REMEMBERED = 65_536
 _SHARDED = frozenset({"up", "dev", "push"})

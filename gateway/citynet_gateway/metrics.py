@@ -34,4 +34,9 @@ ACKS_DROPPED = Counter(
 LOST = Gauge(
     "citynet_gateway_damaged_records", "Records found damaged on this storage since the start", registry=REGISTRY
 )
+CUTS = Counter(
+    "citynet_gateway_uplink_cuts_total",
+    "Established uplink connections that were ended from outside",
+    registry=REGISTRY,
+)
 CONNECTED = Gauge("citynet_gateway_connected", "1 while connected", ["side"], registry=REGISTRY)

@@ -7,6 +7,7 @@ by the next hello.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -22,6 +23,7 @@ from citynet.runtime import failpoint, log
 from citynet.runtime.settings import BrokerEndpoint
 from citynet_gateway import metrics
 from citynet_gateway.mqtt import KEEPALIVE_S, leave, new_client
+from citynet_gateway.takeover import Cuts
 
 INFLIGHT_MAX = 64  # MQTT publications without PUBACK
 QUEUED_MAX = 128  # those and what waits behind them; beyond it `publish` refuses and the window tries later
@@ -68,6 +70,8 @@ class Uplink:
         self._ack = topics.ack(gateway)
         self._outage = log.OutageLog(logger, "uplink")
         self._closing = False
+        self._established = False
+        self._cuts = Cuts()
         self._batch_properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         self._batch_properties.ContentType = wire.CBOR
         client = self._client = new_client(endpoint, f"{gateway}-uplink", random, manual_ack=False)
@@ -140,6 +144,7 @@ class Uplink:
             self._outage.failed(f"subscription to {self._ack} refused: {reasons[0]}")
             return
         self._outage.worked()
+        self._established = True
         metrics.CONNECTED.labels("uplink").set(1)
         self._put(Connected())
 
@@ -156,8 +161,17 @@ class Uplink:
     ) -> None:
         metrics.CONNECTED.labels("uplink").set(0)
         self._put(Disconnected())
+        if self._established and not self._closing:
+            self._cut(reason.value)
+        self._established = False
         if not self._closing:
             self._outage.failed(reason)
+
+    def _cut(self, reason: int) -> None:
+        metrics.CUTS.inc()
+        meaning = self._cuts.cut(reason, time.monotonic())
+        if meaning is not None:
+            logger.warning("uplink-cut-again", reason=reason, meaning=meaning)
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         try:

@@ -9,7 +9,7 @@ import numpy as np
 
 from citynet.errors import CitynetError
 from citynet_ingest.commit import Commit
-from citynet_ingest.plan import State
+from citynet_ingest.state import State
 from citynet_rules.engine import Part
 from citynet_rules.transition import NONE_US
 

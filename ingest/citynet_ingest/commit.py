@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from citynet.batch import SeriesBatch
 from citynet.control import Ack, Outcome
@@ -42,6 +43,30 @@ class DeadLetter:
     content_type: str
     payload: bytes
     digest: bytes
+    received_us: int
+    scope: str
+    key: bytes | None = None  # of a whole message that its sender named
+    key_body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SystemEvent:
+    """Something that operators must see and that no reading tells; `count` adds up within the hour."""
+
+    kind: Literal["broker_dropped", "gateway_cloned"]
+    object: str
+    count: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """A dead letter that was tried again; `failure` says why in vain."""
+
+    letter: int
+    by: str
+    stored: int = 0
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +136,10 @@ class Commit:
     partials: Closed = NOTHING
     steps: list[CursorStep] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
+    redriven: list[Redriven] = field(default_factory=list)
+    events: list[SystemEvent] = field(default_factory=list)
+    broker_dropped: int | None = None  # the broker's counter, where it moved
+    canaries: dict[str, int] = field(default_factory=dict)  # newest reading of a gateway's own, µs since 1970
     losses: list[Loss] = field(default_factory=list)
     notes: list[NoteRow] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)  # gateways that sent a batch
@@ -128,7 +157,8 @@ class Commit:
         """Whether there is nothing to write (only answers to give)."""
         return not (
             len(self.rows) or self.steps or self.dead or self.statuses or self.transitions or self.digests or self.keys
-            or self.tally != Tally() or self.snapshot
+            or self.tally != Tally() or self.snapshot or self.redriven
+            or self.events or self.broker_dropped is not None
         )  # fmt: skip
 
 

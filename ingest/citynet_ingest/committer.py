@@ -16,21 +16,25 @@ import msgspec
 import numpy as np
 import psycopg
 
-from citynet.batch import I64, SeriesBatch
+from citynet.batch import I64, Batch, SeriesBatch
 from citynet.errors import CitynetError
 from citynet.formats import Reject
+from citynet.reading import Reading
 from citynet.runtime import log
-from citynet_ingest import checkpoint
+from citynet_ingest import checkpoint, metrics, report
 from citynet_ingest.commit import Answers, Commit
 from citynet_ingest.copybody import days_of
 from citynet_ingest.lanes import lanes_of
+from citynet_ingest.letter import reopen
 from citynet_ingest.ownership import StoppedError, as_bytes, claim, formers, last_commit, lock
-from citynet_ingest.parcel import BatchParcel, DirectParcel, Parcel
-from citynet_ingest.plan import Planner, Receipts, State, cursor_keys, message_keys, names_of
+from citynet_ingest.parcel import BatchParcel, DirectParcel, Parcel, RedriveParcel
+from citynet_ingest.plan import Planner
 from citynet_ingest.recovery import revive
 from citynet_ingest.registry import Registry
 from citynet_ingest.settings import IngestSettings, parse_shards
-from citynet_ingest.store import sql
+from citynet_ingest.sources import Sources
+from citynet_ingest.state import Receipts, State, cursor_keys, message_keys, names_of
+from citynet_ingest.store import redrive, sql
 from citynet_ingest.store.rollups import days_of_partials
 from citynet_ingest.store.transaction import Connection, Partitions, Target, apply, arm, copy_rows
 from citynet_ingest.watchdog import Watchdog
@@ -71,6 +75,7 @@ class Committer:
         self._partitions = Partitions()
         self._registry = Registry()
         self._receipts_keep = 2 * settings.receive_maximum
+        self._sources = Sources(settings.sources)
         self._lanes = lanes_of(parse_shards(settings.shards))
         self._claim = 0
         self._number = 0
@@ -174,6 +179,10 @@ class Committer:
             middle = len(parcels) // 2
             return self.process(parcels[:middle]) + self.process(parcels[middle:])
         parcel = parcels[0]
+        if isinstance(
+            parcel, RedriveParcel
+        ):  # the letter stays what it is; another worker may have stored its key first
+            return [self._process([parcel.failed(Reject("refused-by-database", "row", error))])]
         rows = self._rows(parcel)
         refused = self._refused(rows, np.arange(len(rows)))
         if not refused:  # another worker may have stored the same key first; it is found at the second try
@@ -218,12 +227,26 @@ class Committer:
             return False
         return True
 
+    def redrive(self, now_us: int) -> list[Answers]:
+        """Try again a few of the dead letters that somebody asked for, in a commit of their own."""
+        shards = parse_shards(self._settings.shards)
+        letters = self._retry(lambda: redrive.asked(self._open(), shards))
+        if not letters:
+            return []
+        content_type = self._settings.direct_content_type
+        return self.process([reopen(letter, content_type, self._sources, now_us) for letter in letters])
+
     def _process(self, parcels: Sequence[Parcel]) -> Answers:
         self._retry(lambda: self._prepare(parcels))
         credit = max(1, self._settings.receive_maximum // 2)
+        started = time.perf_counter()
         commit, answers = Planner(self.state, self._registry, self._number + 1, credit).plan(parcels)
+        planned = time.perf_counter()
+        metrics.PLAN_S.observe(planned - started)
         if not commit.is_empty():
             self._store(commit)
+            metrics.STORE_S.observe(time.perf_counter() - planned)
+            report.committed(commit)
         elif answers.acks:
             self.check()  # nobody may be told of cursors that another worker has moved on
         return answers
@@ -345,16 +368,14 @@ def condemned(parcel: Parcel, refused: list[int], error: str) -> Parcel:
         rejects = [
             (
                 int(batch.seq[k]),
-                _refusal(batch.names[int(batch.index[k])], float(batch.value[k]), int(batch.time_us[k]), error),
+                _refusal(_reading(batch, k), error),
             )
             for k in refused
         ]
         return msgspec.structs.replace(parcel, batch=batch.picked(keep, [*batch.rejects, *rejects]))
     if isinstance(parcel, DirectParcel):
         bad = set(refused)
-        rejects_direct = [
-            _refusal(r.name, r.value, r.time_us, error) for k, r in enumerate(parcel.readings) if k in bad
-        ]
+        rejects_direct = [_refusal(r, error) for k, r in enumerate(parcel.readings) if k in bad]
         readings = [r for k, r in enumerate(parcel.readings) if k not in bad]
         rejects_all = [*parcel.rejects, *rejects_direct]
         names = tuple(r.name for r in readings)
@@ -362,5 +383,11 @@ def condemned(parcel: Parcel, refused: list[int], error: str) -> Parcel:
     return parcel
 
 
-def _refusal(name: str, value: float, time_us: int, error: str) -> Reject:
-    return Reject("refused-by-database", name, f"{value} at {time_us} µs since 1970: {error}"[:500])
+def _reading(batch: Batch, row: int) -> Reading:
+    device, _, metric = batch.names[int(batch.index[row])].partition("/")
+    return Reading(device, metric, int(batch.time_us[row]), float(batch.value[row]), int(batch.quality[row]))
+
+
+def _refusal(reading: Reading, error: str) -> Reject:
+    detail = f"{reading.value} at {reading.time_us} µs since 1970: {error}"[:500]
+    return Reject("refused-by-database", reading.name, detail, reading)

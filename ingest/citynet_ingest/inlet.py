@@ -8,9 +8,10 @@ from typing import Protocol
 import mqtt5
 
 from citynet.runtime.settings import BrokerSettings
+from citynet_ingest import metrics
 from citynet_ingest.inbox import Weighed
 from citynet_ingest.intake import Intake
-from citynet_ingest.lanes import client_id, filters_of, shards_of
+from citynet_ingest.lanes import broker_filters_of, client_id, filters_of, shards_of
 from citynet_ingest.parcel import size_of, weight_of
 from citynet_ingest.session import Session
 from citynet_ingest.settings import IngestSettings
@@ -50,6 +51,7 @@ class Inlet:
         sources = Sources(settings.sources)
         self._intake = Intake(shards_of(lane), settings.direct_content_type, sources, lane)
         self._arriving: list[Weighed] = []
+        self._reading_since = 0.0  # when the first message of this read of the socket was there
         self.session = Session(
             broker.endpoint(),
             client_id(lane),
@@ -59,6 +61,7 @@ class Inlet:
             keep_alive_s=settings.keep_alive_s,
             session_expiry_s=settings.session_expiry_s,
             retry_s_max=settings.retry_s_max,
+            optional=broker_filters_of(lane),
         )
 
     @property
@@ -71,6 +74,8 @@ class Inlet:
         self._owner.opened(self, session_present=session_present)
 
     def received(self, packet: mqtt5.PublishPacket, generation: int) -> None:
+        if not self._reading_since:
+            self._reading_since = time.perf_counter()
         parcel = self._intake.take(packet, generation, now_us())
         weight = weight_of(parcel)
         self.inflight_bytes += weight  # QoS 0 as well: no receive maximum holds that back
@@ -80,7 +85,9 @@ class Inlet:
     def paused(self) -> None:
         if self._arriving:
             self._owner.deliver(self._arriving)
+            metrics.DECODE_S.observe(time.perf_counter() - self._reading_since)
             self._arriving = []
+        self._reading_since = 0.0
 
     def lost(self) -> None:
         self._arriving = []

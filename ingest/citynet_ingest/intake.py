@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from hashlib import blake2b
 
 import mqtt5
@@ -13,11 +12,12 @@ from citynet.batch import FUTURE_US_MAX, PAST_US_MAX, Batch
 from citynet.control import Hello, Status, decode
 from citynet.errors import DecodeError
 from citynet.formats import Reject, Uplink
-from citynet.ids import SHARDS, check_id, shard_of
+from citynet.ids import check_id, shard_of, shard_of_text
 from citynet.reading import Reading
 from citynet.skim import NamesMemory
 from citynet_ingest.parcel import (
     BatchParcel,
+    BrokerParcel,
     DirectParcel,
     HelloParcel,
     Key,
@@ -60,6 +60,8 @@ class Intake:
             packet.payload,
             self._lane,
         )
+        if packet.topic == topics.BROKER_DROPPED:
+            return BrokerParcel(origin, int(packet.payload)) if packet.payload.isdigit() else PassedParcel(origin)
         if packet.response_topic and topics.is_reply(packet.response_topic):
             wanted = {"reply_topic": packet.response_topic, "correlation": packet.correlation_data or b""}
             origin = msgspec.structs.replace(origin, **wanted)
@@ -70,7 +72,8 @@ class Intake:
         except DecodeError as error:
             if packet.topic.startswith(_HEARD_BY_ALL) and not self._takes_nobodys(packet.topic):
                 return PassedParcel(origin)
-            return PoisonParcel(origin, error.reason, error.where, error.detail)
+            key = self._key_of_poison(origin, packet) if packet.user_properties else None
+            return PoisonParcel(origin, error.reason, error.where, error.detail, key=key)
 
     def _parcel(self, origin: Origin, packet: mqtt5.PublishPacket) -> Parcel:
         """The parcel by its kind of topic. DecodeError: what is wrong with it."""
@@ -89,10 +92,19 @@ class Intake:
             return self._direct(origin, packet, topic.ident, chosen, is_for_others=topic.kind == "push")
         raise DecodeError("unknown-topic", "topic", f"{topic.kind} is not for ingest")
 
+    def _key_of_poison(self, origin: Origin, packet: mqtt5.PublishPacket) -> Key | None:
+        """What the sender calls a message that cannot be read; nothing if nobody can be said to have sent it."""
+        if not packet.topic.startswith(_OURS):
+            return _key(origin, packet.user_properties, self._sources.find(packet.topic)[0], None)
+        try:
+            topic = topics.parse(packet.topic)
+        except DecodeError:
+            return None
+        return _key(origin, packet.user_properties, topic.ident, None) if topic.kind in ("dev", "push") else None
+
     def _takes_nobodys(self, topic: str) -> bool:
         """Whether poison that every lane hears is ours: by its identifier as any other, or by its bytes if it is none."""
-        ident = topic.rpartition("/")[2].encode("utf-8", "surrogatepass")
-        return zlib.crc32(ident) % SHARDS in self._shards
+        return shard_of_text(topic.rpartition("/")[2]) in self._shards
 
     def _batch(self, origin: Origin, gateway: str) -> BatchParcel:
         envelope = wire.decode(origin.payload, origin.content_type or wire.CBOR, self._names)
@@ -119,8 +131,8 @@ class Intake:
         """A message of `source` in the format `chosen`: a device for itself, or a platform that may speak for its devices."""
         decoded = formats.decode(chosen, origin.payload, source, origin.received_us)
         uplink = decoded.uplink
-        if uplink is not None and uplink.device != source and not is_for_others:
-            raise DecodeError("identity-mismatch", "deviceInfo.devEui", f"{uplink.device} on the topic of {source}")
+        if uplink is not None:
+            check_speaker(uplink, source, is_for_others=is_for_others)
         readings, rejects = decoded.readings, decoded.rejects
         low, high = origin.received_us - PAST_US_MAX, origin.received_us + FUTURE_US_MAX
         for reading in readings:  # a plain loop: this is the hot path of single messages
@@ -139,6 +151,17 @@ class Intake:
         return StatusParcel(origin, topic.ident, decode(origin.payload, Status))
 
 
+def check_speaker(uplink: Uplink, source: str, *, is_for_others: bool) -> None:
+    """DecodeError if `source` passes on what is of another device, and may not."""
+    if uplink.device != source and not is_for_others:
+        raise DecodeError("identity-mismatch", "deviceInfo.devEui", f"{uplink.device} on the topic of {source}")
+
+
+def key_of_uplink(uplink: Uplink) -> Key:
+    """A network server's own name for a message: the same on every way to us."""
+    return Key(_hash(b"uplink", uplink.device.encode(), uplink.key.encode()), b"")
+
+
 def digest_of(origin: Origin) -> bytes:
     """What recognises a redelivery. Mosquitto sends a message again under the same packet id with the duplicate flag set, so
     the id is part of it: two honest messages that look the same differ in it."""
@@ -147,12 +170,15 @@ def digest_of(origin: Origin) -> bytes:
 
 
 def _key(origin: Origin, properties: list[tuple[str, str]], source: str, uplink: Uplink | None) -> Key | None:
-    """What the sender calls the message. A network server's own name for it goes first: it is the same on every way to us."""
+    """What the sender calls the message. A network server's own name for it goes first."""
     if uplink is not None:
-        return Key(_hash(b"uplink", uplink.device.encode(), uplink.key.encode()), b"")
+        return key_of_uplink(uplink)
     for name, value in properties:
         if name == IDEMPOTENCY_KEY:
-            return Key(_hash(b"key", source.encode(), value.encode("utf-8", "surrogatepass")), _hash(origin.payload))
+            return Key(
+                _hash(b"key", source.encode("utf-8", "surrogatepass"), value.encode("utf-8", "surrogatepass")),
+                _hash(origin.payload),
+            )
     return None
 
 
@@ -161,4 +187,4 @@ def _hash(*parts: bytes) -> bytes:
 
 
 def _implausible(reading: Reading) -> Reject:
-    return Reject("implausible-time", "t", f"{reading.name}: {reading.time_us} µs since 1970")
+    return Reject("implausible-time", "t", f"{reading.name}: {reading.time_us} µs since 1970", reading)

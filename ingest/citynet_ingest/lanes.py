@@ -74,3 +74,8 @@ def filters_of(lane: int) -> list[mqtt5.TopicFilter]:
         *(mqtt5.TopicFilter(f, max_qos=qos, retain_handling=once, retain_as_published=False) for f in data),
         *(mqtt5.TopicFilter(f, max_qos=qos, retain_as_published=False) for f in (topics.HELLO_ALL, topics.STATUS_ALL)),
     ]
+
+
+def broker_filters_of(lane: int) -> list[mqtt5.TopicFilter]:
+    """What the broker says of itself; one lane of all listens, so that it is counted once."""
+    return [mqtt5.TopicFilter(topics.BROKER_DROPPED, max_qos=mqtt5.QoS.AT_MOST_ONCE)] if lane == 0 else []

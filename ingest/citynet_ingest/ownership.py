@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from citynet.errors import CitynetError
 from citynet_ingest.lanes import shards_of, shards_text
 from citynet_ingest.store import sql
-from citynet_ingest.store.transaction import Connection, FencedError
+from citynet_ingest.store.fence import FencedError
+from citynet_ingest.store.transaction import Connection
 from citynet_ingest.watchdog import Watchdog
 
 LANE_LOCK = 0x63697479  # first half of the advisory lock of a lane

@@ -72,6 +72,7 @@ class DirectParcel(msgspec.Struct, frozen=True):
     """A message of a device without a gateway, or of a platform that speaks for its devices.
 
     `names` are those of the readings; `digest` recognises a redelivery by the broker, `key`, if there is one, by anybody.
+    `is_whole`: the origin's payload is that message.
     """
 
     origin: Origin
@@ -82,16 +83,21 @@ class DirectParcel(msgspec.Struct, frozen=True):
     digest: bytes
     key: Key | None = None
     uplink: Uplink | None = None
+    is_whole: bool = True
 
 
 class PoisonParcel(msgspec.Struct, frozen=True):
-    """A message that cannot be understood. With a header its records have numbers, so it is accounted for and acknowledged."""
+    """A message that cannot be understood. With a header its records have numbers, so it is accounted for and acknowledged.
+
+    `key` is that of a message without sequence numbers, kept for the day on which it can be read.
+    """
 
     origin: Origin
     reason: str
     where: str
     detail: str
     header: Header | None = None
+    key: Key | None = None
 
 
 class HelloParcel(msgspec.Struct, frozen=True):
@@ -106,6 +112,42 @@ class StatusParcel(msgspec.Struct, frozen=True):
     status: Status
 
 
+class BrokerParcel(msgspec.Struct, frozen=True):
+    """What the broker says of itself: how many messages it has dropped since its start."""
+
+    origin: Origin
+    dropped: int
+
+
+class RedriveParcel(msgspec.Struct, frozen=True):
+    """A dead letter that is tried again: as a batch, as readings of a message, or with the reason why it still fails.
+
+    `seq` is the first of the letter's `records` sequence numbers, booked on `cursor` (gateway, stream, epoch); both are None
+    if they have none.
+    """
+
+    origin: Origin
+    letter: int
+    by: str
+    seq: int | None
+    records: int
+    cursor: tuple[str, str, int] | None
+    batch: BatchParcel | None = None
+    direct: DirectParcel | None = None
+    failure: Reject | None = None
+
+    @property
+    def cursor_key(self) -> tuple[str, str, int] | None:
+        """The cursor (gateway, stream, epoch) that its records are, or would be, booked on."""
+        if self.batch is not None:
+            header = self.batch.header
+            return header.gateway, header.stream, header.epoch
+        return self.cursor
+
+    def failed(self, why: Reject) -> RedriveParcel:
+        return msgspec.structs.replace(self, batch=None, direct=None, failure=why)
+
+
 class PassedParcel(msgspec.Struct, frozen=True):
     """Another lane's business: nothing to be done but to acknowledge it when its turn comes (MQTT 5, 4.6: PUBACK in the order
     of receipt)."""
@@ -113,7 +155,9 @@ class PassedParcel(msgspec.Struct, frozen=True):
     origin: Origin
 
 
-Parcel = BatchParcel | DirectParcel | PoisonParcel | HelloParcel | StatusParcel | PassedParcel
+Parcel = (
+    BatchParcel | DirectParcel | PoisonParcel | HelloParcel | StatusParcel | BrokerParcel | RedriveParcel | PassedParcel
+)
 
 
 _PARCEL_BYTES = 1_000  # objects around a payload

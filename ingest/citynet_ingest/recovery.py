@@ -11,7 +11,7 @@ from citynet.batch import SeriesBatch
 from citynet_ingest import checkpoint
 from citynet_ingest.lanes import lane_of
 from citynet_ingest.ownership import Former, as_bytes
-from citynet_ingest.plan import State
+from citynet_ingest.state import State
 from citynet_ingest.store import sql
 from citynet_ingest.store.rollups import reopen, replay, unknown_series
 from citynet_ingest.store.transaction import Connection
@@ -32,6 +32,8 @@ def revive(
     """
     for lane, hashes in connection.execute(sql.text("receipts"), {"lanes": list(lanes)}):
         state.receipts[int(str(lane))].load(as_bytes(hashes))
+    row = connection.execute(sql.text("broker_counter")).fetchone()
+    state.broker_dropped = int(str(row[0])) if row else None
     state.engine.bind(series)
     checkpoint.restore(state, parts_of(before, series, lanes))
     return _catch_up(connection, state, series, lanes)

@@ -12,7 +12,7 @@ import contextlib
 import random
 import ssl
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import mqtt5
@@ -70,9 +70,12 @@ class Session:
         keep_alive_s: int,
         session_expiry_s: int,
         retry_s_max: float,
+        optional: Sequence[mqtt5.TopicFilter] = (),
     ) -> None:
         self._endpoint = endpoint
         self._filters = filters
+        self._optional = list(optional)  # goes on without them if the broker refuses
+        self._optional_id = 0
         self._listener = listener
         self._keep_alive_s = keep_alive_s
         self._retry_s_max = retry_s_max
@@ -204,6 +207,9 @@ class Session:
         self._outstanding_max = max(1, min(answer.receive_max, 1_000))
         self._link = link
         link.write(mqtt5.SubscribePacket(self._next_packet_id(), self._filters).write())
+        if self._optional:
+            self._optional_id = self._next_packet_id()
+            link.write(mqtt5.SubscribePacket(self._optional_id, self._optional).write())
         self._listener.connected(self._generation, answer.session_present)
         self._flush()
 
@@ -244,7 +250,9 @@ class Session:
             self._flush()
         elif isinstance(packet, mqtt5.SubAckPacket):
             refused = [code.name for code in packet.reason_codes if code not in _GRANTED]
-            if refused:
+            if refused and packet.packet_id == self._optional_id:
+                _log.warning("subscription-refused", topics=[item.pattern for item in self._optional])
+            elif refused:
                 link.fail(f"subscription refused: {', '.join(refused).lower()}")
         elif isinstance(packet, mqtt5.DisconnectPacket):
             if packet.reason_code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
@@ -12,7 +11,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from citynet import formats, topics
 from citynet.errors import DecodeError
-from citynet.ids import SHARDS
+from citynet.ids import shard_of_text
 
 SOURCES_MAX = 32
 DEVICE = "{device}"
@@ -113,15 +112,10 @@ class Sources:
         for source in self._sources:
             if source.matches(levels):
                 device = levels[source.topic.split("/").index(DEVICE)]
-                return device, source.format, _shard(device)
-        return "", "", _shard(topic)
+                return device, source.format, shard_of_text(device)
+        return "", "", shard_of_text(topic)
 
 
 def unconfigured(topic: str) -> DecodeError:
     """What is wrong with a topic that is nobody's."""
     return DecodeError("unknown-topic", "topic", f"{topic[:120]!r} is of no configured source")
-
-
-def _shard(text: str) -> int:
-    """`citynet.ids.shard_of` for a text that may be no identifier."""
-    return zlib.crc32(text.encode("utf-8", "surrogatepass")) % SHARDS

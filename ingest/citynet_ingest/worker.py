@@ -169,7 +169,7 @@ class Worker:
         self._inbox.put(parcels)
         metrics.MESSAGES.inc(len(parcels))
 
-    def _answer(self, all_answers: list[Answers]) -> None:
+    def _answer(self, all_answers: list[Answers], committed: float) -> None:
         for answers in all_answers:
             for (lane, generation), packet_ids in answers.pubacks.items():
                 self._inlets[lane].session.acknowledge(packet_ids, generation)
@@ -183,6 +183,7 @@ class Worker:
                 body = control.encode(reply.outcome)
                 session = self._inlets[reply.lane].session
                 session.publish(key, reply.topic, body, correlation_data=reply.correlation)
+        metrics.ACK_S.observe(time.perf_counter() - committed)
 
     def _release(self, weights: dict[tuple[int, int], int]) -> None:
         """Parcels of these weights, by lane and generation, are done with."""
@@ -217,16 +218,20 @@ class Worker:
             haul = self._inbox.take(_TICK_S)
             started = time.perf_counter()
             if haul.parcels:
+                metrics.WAIT_S.observe(max(0, now_us() - haul.parcels[0].origin.received_us) / 1e6)
                 answers = committer.process(haul.parcels)
+                committed = time.perf_counter()
                 metrics.COMMITS.inc()
                 metrics.READINGS.inc(haul.readings)
-                metrics.COMMIT_S.observe(time.perf_counter() - started)
-                self._call(partial(self._answer, answers))
+                metrics.COMMIT_S.observe(committed - started)
+                self._call(partial(self._answer, answers, committed))
                 self._call(partial(self._release, haul.weights))
             if started - last_tick > _TICK_S:
                 last_tick = started
                 self._reclaim()
                 committer.tick(now_us(), is_drained=not len(self._inbox))
+                if redriven := committer.redrive(now_us()):
+                    self._call(partial(self._answer, redriven, time.perf_counter()))
                 metrics.DATABASE_UP.set(committer.is_database_up)
                 metrics.INFLIGHT_BYTES.set(self._inflight_bytes)
         committer.flush()

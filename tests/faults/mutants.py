@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +79,7 @@ def puback_before_commit() -> None:
         said = threading.Event()
 
         def say() -> None:
-            workers[0]._answer([answers])
+            workers[0]._answer([answers], time.perf_counter())
             said.set()
 
         workers[0]._call(say)
@@ -113,7 +114,7 @@ def acknowledge_before_commit() -> None:
         said = threading.Event()
 
         def say() -> None:
-            workers[0]._answer([replace(answers, pubacks={})])
+            workers[0]._answer([replace(answers, pubacks={})], time.perf_counter())
             said.set()
 
         workers[0]._call(say)

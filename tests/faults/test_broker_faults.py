@@ -18,7 +18,7 @@ from citynet_ingest.lanes import LANES
 from tests.faults import load
 from tests.faults.broker_watch import DROPPED, BrokerWatch
 from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, Report, assert_balanced, judge, wait_logged
-from tests.ingest import IngestProcess, ingest_running, stored, wait_for
+from tests.ingest import IngestProcess, ingest_running, query, stored, wait_for
 
 KILLS = 3
 
@@ -115,6 +115,9 @@ def test_queue_overflow(folder: Path, dsn: str, seed: int) -> None:
         lift.say(load.plain(rng, "lift-1", 5, start_us))
         peer.wait_drained()
         wait_for(lambda: len(stored(dsn)) == 10, "ingest takes both kinds")
+        wait_for(
+            lambda: query(dsn, "SELECT value FROM broker_counter") == [(0,)], "ingest knows where the counter stands"
+        )
         ingest.kill()
         lift.say(load.plain(rng, "lift-1", 200, start_us + 1_000_000))
         peer.accept(load.plain(rng, "gas-1", 1000, start_us + 1_000_000))
@@ -122,6 +125,10 @@ def test_queue_overflow(folder: Path, dsn: str, seed: int) -> None:
         wait_for(lambda: watch.values.get(DROPPED, 0) > 0, "the broker counts what it drops")
         ingest.start()
         peer.wait_drained()
+        wait_for(
+            lambda: query(dsn, "SELECT value FROM broker_counter") == [(watch.values[DROPPED],)],
+            "the counter is read again",
+        )
         # What the broker kept of the device came before what the gateway sent after the restart.
         assert ingest.stop() == 0, ingest.tail()
         dropped = watch.values[DROPPED]
@@ -129,5 +136,8 @@ def test_queue_overflow(folder: Path, dsn: str, seed: int) -> None:
     report = judge([gateway, device], dsn)
     print(f"{report}, the broker says that it dropped {dropped}")
     assert 0 < report.lost <= dropped, "a loss of class B, and never more than the broker's own counter says"
+    told = query(dsn, "SELECT sum(count) FROM system_event WHERE kind = 'broker_dropped'")
+    assert told == [(dropped,)], "people are told of exactly what the broker counts, although ingest was down meanwhile"
+    assert '"broker-dropped"' in ingest.log.read_text()
     assert (report.duplicated, report.unexpected) == (0, 0)
     assert_balanced(dsn)

@@ -74,10 +74,24 @@ def test_the_summary_counts(dsn: str) -> None:
             assert body["open_by_domain"] == {"gas": 1, "drainage": 1, "water": 1, "device": 1}
             assert (body["unacked"], body["gateways_online"], body["gateways_total"]) == (4, 2, 3)
             assert body["last_batch_at"] == "2026-03-04T03:00:00Z"
+            told = [
+                (event["kind"], event["object"], event["count"], event["detail"]) for event in body["system_events"]
+            ]
+            assert told == [("gateway_cloned", "gw-01", 2, "newer"), ("broker_dropped", "broker", 12, "dropped")]
+            gateway = (await client.get("/v1/gateways")).json()["items"][0]
+            assert (gateway["id"], gateway["delay_s"], gateway["cloned_at"] is not None) == ("gw-01", 1.5, True)
 
     with database(dsn) as connection:
         add_tokens(connection)
         api_seed.seed_city(connection, NOW)
+        connection.execute("UPDATE gateway SET delay_s = 1.5, canary_at = now() WHERE id = 'gw-01'")
+        connection.execute(
+            "INSERT INTO system_event (kind, object, since, last_at, count, detail) VALUES"
+            " ('gateway_cloned', 'gw-01', '2026-01-01', now() - interval '2 h', 1, 'older'),"
+            " ('gateway_cloned', 'gw-01', '2026-01-02', now() - interval '1 h', 1, 'newer'),"
+            " ('broker_dropped', 'broker', '2026-01-01', now() - interval '3 h', 12, 'dropped'),"
+            " ('broker_dropped', 'broker', '2026-01-02', now() - interval '3 days', 99, 'long ago')"
+        )
     asyncio.run(scenario())
 
 

@@ -51,6 +51,7 @@ class Broker:
                 "listener": f"listener {self.port} 127.0.0.1",
                 "password_file": f"password_file {passwords}",
                 "acl_file": f"acl_file {rules}",
+                "sys_interval": "sys_interval 1",
                 "persistence_location": f"persistence_location {folder}/",
             }
             lines.append(replaced.get(key, line))
@@ -172,6 +173,22 @@ def test_a_direct_device_and_strangers(folder: Path) -> None:
         broker.publish("meter-7", topics.dev("meter-7"), "own-name")
         _until(lambda: _heard(heard), "the device's message")
         assert _heard(heard) == [f"{topics.dev('meter-7')} own-name"]
+
+
+@needs_tools
+def test_ingest_hears_what_the_broker_dropped_and_gateways_do_not(folder: Path) -> None:
+    broker = Broker(folder, "mosquitto.conf", "acl", ["gw-1", "citynet-ingest"])
+    with (
+        broker.running(),
+        broker.listening("gw-1", "$SYS/#", folder) as stranger,
+        broker.listening("citynet-ingest", "$SYS/#", folder) as heard,
+    ):
+        _until(lambda: f"{topics.BROKER_DROPPED} 0" in heard.read_text(errors="replace"), "the broker's counter")
+        lines = [line for line in heard.read_text(errors="replace").splitlines() if line.startswith("$SYS")]
+        assert {line.split()[0] for line in lines} == {topics.BROKER_DROPPED}
+        assert "$SYS/broker" not in stranger.read_text(errors="replace").replace("(Subscribed", "").replace(
+            "$SYS/#", ""
+        )
 
 
 @needs_tools

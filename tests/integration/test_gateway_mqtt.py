@@ -146,7 +146,9 @@ def test_days_without_a_server_then_everything_in_order(city: City) -> None:
 
 def test_lost_acknowledgements_and_lost_batches_cost_nothing(city: City) -> None:
     city.start()
-    city.server.mute = True
+    wait_for(lambda: city.server.hellos, "the gateway says hello")
+    with city.server._lock:  # so its answer is out: without one a gateway sends nothing
+        city.server.mute = True
     city.device.send_all([{"level": k} for k in range(100)])
     city.wait_values(1)
     city.server.mute = False

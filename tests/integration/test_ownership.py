@@ -12,8 +12,9 @@ from citynet.batch import SeriesBatch
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet_ingest.commit import Commit
 from citynet_ingest.ownership import ShardTakenError, claim, formers, last_commit, lock
+from citynet_ingest.store.fence import FencedError
 from citynet_ingest.store.migrate import load, migrate, status
-from citynet_ingest.store.transaction import FencedError, Target, apply
+from citynet_ingest.store.transaction import Target, apply
 from citynet_ingest.watchdog import Watchdog
 from citynet_rules.spec import RuleSet
 from tests.ingest import IngestProcess, query, wait_for

@@ -219,6 +219,26 @@ def test_old_dead_letters_and_notes_go_and_are_booked(connection: Connection) ->
     assert run(connection, NOW, note_keep_days=400).steps == []
 
 
+def test_a_redriven_letter_goes_as_what_it_became_and_one_that_is_asked_for_stays(connection: Connection) -> None:
+    fill(connection, [day(0, NOW)])
+    at = NOW - dt.timedelta(days=500)
+    letter = """INSERT INTO dead_letter (at, last_at, topic, seq, records, reason, place, detail, payload, digest, redriven_at)
+                VALUES (%s, %s, 't', 1, 3, 'r', 'p', 'd', 'xyz', '', %s) RETURNING id"""
+    for redriven_at in (at, None):
+        connection.execute(letter, (at, at, redriven_at))
+    waiting = connection.execute(letter, (at, at, None)).fetchone()
+    ask = "INSERT INTO dead_letter_redrive (letter_id, shard, asked_by) VALUES (%s, 0, 'ann')"
+    connection.execute(ask, waiting)
+    connection.execute(
+        "INSERT INTO stream_cursor (gateway, stream, epoch, seq, dead_lettered) VALUES ('gw', 'alarm', 1, 6, 6)"
+    )
+    assert is_balanced(connection)
+    assert told(run(connection, NOW)) == [("dead_letter", "delete", "done")]
+    assert connection.execute("SELECT rows, records FROM retired").fetchall() == [(2, 3)]
+    assert connection.execute("SELECT id FROM dead_letter").fetchall() == [waiting]
+    assert is_balanced(connection)
+
+
 def test_two_runs_at_once_are_refused(connection: Connection, other: Connection) -> None:
     other.execute("SELECT pg_advisory_lock(hashtext('citynet.maintenance'))")
     with pytest.raises(CitynetError, match="another run of maintenance"):

@@ -21,7 +21,7 @@ from citynet_ingest.cli_db import app
 from citynet_ingest.rollup.buckets import IDLE_US
 from citynet_ingest.rollup.partials import HOUR_US, MINUTE_US, PARTIAL, Partials
 from citynet_ingest.store import rebuild
-from tests.ingest import GatewayPeer, IngestProcess, ingest_running, now_us, query, wait_for
+from tests.ingest import GatewayPeer, IngestProcess, ingest_running, letters, now_us, query, wait_for
 from tests.rollups import Bucket, Key, Row, buckets_of, combined
 
 LEVELS = (("rollup_minute", MINUTE_US), ("rollup_hour", HOUR_US))
@@ -113,6 +113,20 @@ def test_rollups_equal_the_readings(ingest: IngestProcess, peer: GatewayPeer, ds
     late = query(dsn, "SELECT count(*) FROM reading WHERE quality & 64 <> 0")[0][0]
     assert late > 10
     assert len(found["rollup_minute"]) <= rows_of(dsn, "rollup_minute") <= len(found["rollup_minute"]) + late + 3
+
+
+def test_what_a_redrive_stores_is_in_the_rollups(ingest: IngestProcess, peer: GatewayPeer, dsn: str) -> None:
+    """Readings that were refused, of hours long closed."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("ALTER TABLE reading ADD CONSTRAINT sane CHECK (value <= 499)")
+        send(peer, story(9, now_us() - 20 * HOUR_US, 400))
+        refused = len(query(dsn, "SELECT 1 FROM dead_letter"))
+        assert refused > 0
+        connection.execute("ALTER TABLE reading DROP CONSTRAINT sane")
+    assert letters(ingest, "redrive", "--all")[1]["stored"] == refused
+    assert ingest.stop() == 0
+    assert_equal_to_raw(dsn)
+    assert rows_of(dsn, "reading") == 400
 
 
 @pytest.mark.parametrize("failpoint", ["before-begin", "mid-copy", "before-commit", "after-commit", "after-puback"])

@@ -18,9 +18,10 @@ from citynet.reading import Reading
 from citynet_ingest.commit import Commit
 from citynet_ingest.intake import Intake
 from citynet_ingest.parcel import Parcel
-from citynet_ingest.plan import CursorKey, Planner, Receipts, State
+from citynet_ingest.plan import Planner
 from citynet_ingest.registry import Registry
 from citynet_ingest.sources import Sources
+from citynet_ingest.state import CursorKey, Receipts, State
 from citynet_ingest.watermarks import Watermarks
 from citynet_rules.engine import Engine, SeriesInfo
 from citynet_rules.spec import RuleSet

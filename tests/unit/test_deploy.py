@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,8 +15,11 @@ import yaml
 
 from citynet.cli import LazyGroup
 from citynet.runtime.cli_config import check_all
+from citynet.runtime.metrics import REGISTRY
+from citynet_gateway import metrics as gateway_metrics
 from citynet_gateway.settings import GatewaySettings
 from citynet_gateway.uplink import QUEUED_MAX
+from citynet_ingest import metrics as ingest_metrics
 from citynet_ingest.settings import IngestSettings
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -48,6 +52,21 @@ def _known_command(words: list[str]) -> bool:
         if group is None:
             return False
     return not hasattr(group, "get_command")
+
+
+def test_the_dashboard_shows_metrics_that_exist() -> None:
+    registered = {sample.name for family in REGISTRY.collect() for sample in family.samples}
+    registered |= {f"{family.name}_total" for family in REGISTRY.collect() if family.type == "counter"}
+    registered |= {f"{family.name}_bucket" for family in REGISTRY.collect() if family.type == "histogram"}
+    registered |= {family.name for family in REGISTRY.collect()}
+    board = json.loads((DEPLOY / "grafana" / "citynet.json").read_text(encoding="utf-8"))
+    asked = {
+        name for panel in board["panels"] for t in panel["targets"] for name in re.findall(r"citynet_\w+", t["expr"])
+    }
+    assert ingest_metrics.READINGS
+    assert gateway_metrics.ACCEPTED
+    assert len(asked) > 10
+    assert asked - registered == set()
 
 
 def test_compose_has_the_services_pinned_bounded_and_watched() -> None:

@@ -16,7 +16,7 @@ from citynet_rules.spec import load_rules
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])
 IDS = [str(path.relative_to(ROOT)) for path in PAGES]
-COMMAND = re.compile(r"(?:^|/)citynet ((?:[a-z]+|--[a-z-]+)(?:[ \t]+[^\s`#|>&;]+)*)")
+COMMAND = re.compile(r"(?:^|/)citynet ((?:[a-z][a-z-]*|--[a-z-]+)(?:[ \t]+[^\s`#|>&;]+)*)")
 
 
 def _commands(text: str) -> list[list[str]]:

@@ -15,11 +15,20 @@ from citynet.ids import SHARDS, shard_of
 from citynet.runtime.settings import load
 from citynet_ingest.inbox import Inbox
 from citynet_ingest.intake import Intake
-from citynet_ingest.lanes import LANES, SHARDS_PER_LANE, dealt, filters_of, lane_of, lanes_of, shards_of
+from citynet_ingest.lanes import (
+    LANES,
+    SHARDS_PER_LANE,
+    broker_filters_of,
+    dealt,
+    filters_of,
+    lane_of,
+    lanes_of,
+    shards_of,
+)
 from citynet_ingest.parcel import Origin, PassedParcel
-from citynet_ingest.plan import Receipts
 from citynet_ingest.settings import IngestSettings
 from citynet_ingest.sources import Sources
+from citynet_ingest.state import Receipts
 
 
 def test_every_shard_is_in_one_lane() -> None:
@@ -30,6 +39,11 @@ def test_every_shard_is_in_one_lane() -> None:
 def test_sessions_of_all_lanes_subscribe_to_every_shard_once() -> None:
     data = [f.pattern for lane in range(LANES) for f in filters_of(lane) if f.pattern.count("/") == 4]
     assert len(data) == len(set(data)) == 3 * SHARDS
+
+
+def test_one_lane_hears_what_the_broker_says_of_itself() -> None:
+    heard = {lane: [item.pattern for item in broker_filters_of(lane)] for lane in range(LANES)}
+    assert heard == {lane: [topics.BROKER_DROPPED] if lane == 0 else [] for lane in range(LANES)}
 
 
 @pytest.mark.parametrize("low", range(0, SHARDS, 3))

@@ -1,4 +1,5 @@
 SELECT id, at, last_at, times, topic, source, stream, epoch::text AS epoch, seq, records, reason, place, detail, content_type,
+       redrives, redrive_error, redriven_at,
        length(payload) AS payload_bytes, substr(payload, 1, 200) AS payload_start
 FROM dead_letter
 WHERE (at, id) < (%(at)s::timestamptz, %(id)s::bigint)

@@ -1,5 +1,6 @@
 -- Gateways by id, each with its twenty most recent streams; the backlog is over all of them.
-SELECT g.id, g.online, g.first_seen_at, g.status_at, g.last_batch_at, g.status,
+SELECT g.id, g.online, g.first_seen_at, g.status_at, g.last_batch_at, g.status, g.canary_at, g.delay_s,
+       (SELECT max(e.last_at) FROM system_event e WHERE e.kind = 'gateway_cloned' AND e.object = g.id) AS cloned_at,
        books.backlog, coalesce(books.streams, '[]'::jsonb) AS streams
 FROM gateway g
 LEFT JOIN LATERAL (

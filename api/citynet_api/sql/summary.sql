@@ -7,4 +7,9 @@ SELECT now() AS as_of_at,
        (SELECT count(*) FROM alert WHERE cleared_at IS NULL AND acked_at IS NULL) AS unacked,
        (SELECT count(*) FROM gateway WHERE online) AS gateways_online,
        (SELECT count(*) FROM gateway) AS gateways_total,
-       (SELECT max(last_batch_at) FROM gateway) AS last_batch_at
+       (SELECT max(last_batch_at) FROM gateway) AS last_batch_at,
+       (SELECT coalesce(jsonb_agg(to_jsonb(x)), '[]') FROM
+           (SELECT kind, object, min(first_at) AS first_at, max(last_at) AS last_at, sum(count) AS count,
+                   (array_agg(detail ORDER BY last_at DESC))[1] AS detail
+            FROM system_event WHERE last_at > now() - interval '24 hours'
+            GROUP BY kind, object ORDER BY max(last_at) DESC LIMIT 20) x) AS system_events

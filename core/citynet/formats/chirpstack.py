@@ -16,7 +16,6 @@ import msgspec
 
 from citynet.errors import DecodeError
 from citynet.formats.decoded import Decoded, Reject, Uplink, take
-from citynet.reading import Reading
 
 RSSI, SNR = "rssi_dbm", "snr_db"
 _DEPTH_MAX = 8
@@ -62,7 +61,7 @@ def decode(payload: bytes, device: str, accept_us: int) -> Decoded:
         raise DecodeError(kind, "payload", str(error)[:200]) from None
     eui = event.device_info.dev_eui.lower()
     time_us = accept_us if event.time is None else (event.time - _UNIX) // _MICROSECOND
-    decoded = Decoded([], [], Uplink(eui, event.f_cnt, event.deduplication_id))
+    decoded = Decoded([], [], [], Uplink(eui, event.f_cnt, event.deduplication_id))
     if event.output is not None:
         _flatten(decoded, eui, time_us, event.output)
     elif event.data:
@@ -101,4 +100,4 @@ def _signal(decoded: Decoded, device: str, time_us: int, receptions: list[_Recep
     taken = {reading.metric for reading in decoded.readings}
     for metric, value in ((RSSI, best.rssi), (SNR, best.snr or 0.0)):
         if metric not in taken and value is not None:
-            decoded.readings.append(Reading(device, metric, time_us, float(value)))
+            take(decoded, device, metric, time_us, value, f"$.rxInfo.{metric}")

@@ -16,11 +16,15 @@ _json = msgspec.json.Decoder()
 
 
 class Reject(msgspec.Struct, frozen=True, gc=False):
-    """One value of a message that is no reading: a constant reason, the place, what stood there."""
+    """One value of a message that is no reading: a constant reason, the place, what stood there.
+
+    `reading` is there when the value was readable and was refused for what it says (an absurd time): it can be tried again.
+    """
 
     reason: str
     where: str
     detail: str
+    reading: Reading | None = None
 
 
 class Uplink(msgspec.Struct, frozen=True, gc=False):
@@ -35,10 +39,14 @@ class Uplink(msgspec.Struct, frozen=True, gc=False):
 
 
 class Decoded(msgspec.Struct, frozen=True):
-    """Readings of one message, and what had to be left out of them."""
+    """Readings of one message, and what had to be left out of them.
+
+    `places` has, where a decoder went value by value, the place of each reading in the message; otherwise it is None.
+    """
 
     readings: list[Reading]
     rejects: list[Reject]
+    places: list[str] | None = None
     uplink: Uplink | None = None
 
 
@@ -54,11 +62,11 @@ def take(decoded: Decoded, device: str, metric: str, time_us: int, value: object
     """Append one reading, or the reason why it is none. Booleans count as 0 and 1 (a door, a pump)."""
     if not is_id(metric):
         decoded.rejects.append(Reject("bad-metric", where, repr(metric[:80])))
-    elif isinstance(value, bool):
-        decoded.readings.append(Reading(device, metric, time_us, float(value)))
-    elif isinstance(value, int) and abs(value) > INTEGER_MAX:
+    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > INTEGER_MAX:
         decoded.rejects.append(Reject("integer-too-large", where, str(value)[:40]))
-    elif isinstance(value, int | float | Decimal) and isfinite(value):  # Decimal: a CBOR decimal fraction
+    elif isinstance(value, bool | int | float | Decimal) and isfinite(value):  # Decimal: a CBOR decimal fraction
         decoded.readings.append(Reading(device, metric, time_us, float(value)))
+        if decoded.places is not None:
+            decoded.places.append(where)
     else:
         decoded.rejects.append(Reject("not-a-number", where, str(value)[:80]))

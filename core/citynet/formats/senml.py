@@ -59,7 +59,7 @@ def _labelled(record: object) -> object:
 def _decode(body: object, device: str, accept_us: int) -> Decoded:
     if not isinstance(body, list) or not body:
         raise DecodeError("wrong-shape", "$", "SenML is a non-empty list of records")
-    decoded = Decoded([], [])
+    decoded = Decoded([], [], [])
     base = _Base()
     for position, record in enumerate(body):
         where = f"$[{position}]"

@@ -37,7 +37,7 @@ def decode(payload: bytes, device: str, accept_us: int) -> Decoded:
 
 def _decode(payload: bytes, device: str, accept_us: int) -> Decoded:
     body = load_json(payload)
-    decoded = Decoded([], [])
+    decoded = Decoded([], [], [])
     for position, item in enumerate(body if isinstance(body, list) else [body]):
         where = f"$[{position}]" if isinstance(body, list) else "$"
         if not isinstance(item, dict):

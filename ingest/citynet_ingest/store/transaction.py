@@ -10,12 +10,12 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from citynet.batch import SeriesBatch
-from citynet.errors import CitynetError
 from citynet.runtime.failpoint import hit
 from citynet_ingest import metrics
 from citynet_ingest.commit import Commit, UplinkSpan
 from citynet_ingest.copybody import copy_body
-from citynet_ingest.store import sql
+from citynet_ingest.store import redrive, sql
+from citynet_ingest.store.fence import FencedError
 from citynet_ingest.store.paths import Why, by_day, choose, split_late
 from citynet_ingest.store.rollups import copy_partials
 from citynet_rules.engine import Transition
@@ -26,10 +26,6 @@ Connection = psycopg.Connection[tuple[object, ...]]
 _EPOCH_ORDINAL = dt.date(1970, 1, 1).toordinal()
 _UNIX = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _COPY = "COPY reading (time, series_id, value, quality) FROM STDIN (FORMAT binary)"
-
-
-class FencedError(CitynetError):
-    """Another worker of the same shards wrote to the database; this one must stop and start afresh."""
 
 
 class Partitions:
@@ -78,6 +74,9 @@ def apply(connection: Connection, commit: Commit, target: Target) -> None:
         copy_partials(connection, commit.partials)
         _cursors(connection, commit)
         _books(connection, commit, target.worker, target.receipts_keep)
+        _events(connection, commit)
+        if commit.redriven:
+            redrive.book(connection, commit.redriven, target.worker)
         for status in commit.statuses:
             connection.execute(
                 sql.text("gateway_status"),
@@ -147,7 +146,8 @@ def _cursors(connection: Connection, commit: Commit) -> None:
         if connection.execute(sql.text("cursor_step"), moves).rowcount != len(steps):
             raise FencedError("a cursor was moved by another process; stopping")
     if commit.heard:
-        connection.execute(sql.text("gateway_heard"), {"gateways": commit.heard})
+        canaries = [commit.canaries.get(gateway) for gateway in commit.heard]
+        connection.execute(sql.text("gateway_heard"), {"gateways": commit.heard, "canaries": canaries})
     if commit.claims:
         newest = {claim[:3]: claim[3] for claim in commit.claims}
         gateways, streams, epochs = zip(*newest, strict=True)
@@ -187,6 +187,13 @@ def _books(connection: Connection, commit: Commit, worker: str, receipts_keep: i
             spans = list(commit.uplinks.values())
             columns = {name: [getattr(span, name) for span in spans] for name in UplinkSpan.__slots__}
             cursor.execute(sql.text("uplink_count"), columns)
+
+
+def _events(connection: Connection, commit: Commit) -> None:
+    if commit.broker_dropped is not None:
+        connection.execute(sql.text("broker_counter_set"), {"value": commit.broker_dropped})
+    for event in commit.events:
+        connection.execute(sql.text("system_event_add"), _fields(event))
 
 
 def _fields(row: object) -> dict[str, object]:

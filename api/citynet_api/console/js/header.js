@@ -5,6 +5,7 @@ import { clock, duration, number, serverNow } from "./format.js";
 import { t } from "./i18n.js";
 
 const SILENT_MS = 120_000; // without any batch
+const EVENT_MS = 900_000; // how long an event of the system stays on the bar
 const SILENCE_MS = 15_000; // without a byte from the server, whose heart beats every 5 s
 
 /** Open alerts a level; a click shows that level and above. */
@@ -28,6 +29,13 @@ export function showVitals(summary) {
   byId("vital-readings").lastElementChild.textContent = summary ? number(summary.readings_per_s) : "–";
 }
 
+/** What went wrong with the system itself within the last quarter of an hour, newest first, or null. */
+function systemBanner(summary) {
+  const fresh = (summary?.system_events ?? []).find((event) => serverNow() - Date.parse(event.last_at) < EVENT_MS);
+  if (!fresh) return null;
+  return t(`event.${fresh.kind}`, { time: clock(Date.parse(fresh.last_at)), count: fresh.count, object: fresh.object });
+}
+
 /**
  * Whether the page is alive: {state: "connecting" | "live" | "reconnecting" | "stale", since, banner}. `link` is
  * {state, aliveAt, databaseLostAt}, `nowMs` our own clock.
@@ -40,7 +48,8 @@ export function judge(link, summary, nowMs) {
   const quiet = link.aliveAt === null ? 0 : nowMs - link.aliveAt;
   if (link.state === "live" && quiet < SILENCE_MS) {
     const silent = summary?.last_batch_at ? serverNow() - Date.parse(summary.last_batch_at) : 0;
-    return { state: "live", banner: silent > SILENT_MS ? t("banner.silent", { age: duration(silent) }) : null };
+    if (silent > SILENT_MS) return { state: "live", banner: t("banner.silent", { age: duration(silent) }) };
+    return { state: "live", banner: systemBanner(summary) };
   }
   if (link.aliveAt === null) return { state: "connecting", banner: null };
   const since = serverNow() - quiet;

@@ -38,6 +38,14 @@ const WORDS = {
     "服务器自 {time} 起连不上数据库（{age}）。下面的列表不代表现在的情况。",
     "The server lost its database at {time} ({age}). The list below is not the present state.",
   ],
+  "event.broker_dropped": [
+    "{time} 消息代理丢弃了消息（计数 {count}）：直连设备的数据可能丢失，网关会自行重发。请检查采集服务和代理的队列。",
+    "At {time} the broker dropped messages ({count} counted): data of direct devices may be lost, gateways send theirs again. Check ingest and the broker's queue.",
+  ],
+  "event.gateway_cloned": [
+    "{time} 发现两台设备使用同一网关编号 {object}，请停用其中一台。",
+    "At {time} two machines were seen under the gateway id {object}. Take one of them off.",
+  ],
   "banner.silent": [
     "已经 {age} 没有收到任何数据批次。没有新告警不等于平安，请检查网关和采集服务。",
     "No data has arrived for {age}. No new alerts does not mean all is well: check gateways and ingest.",

@@ -2,7 +2,7 @@
 SELECT
     (SELECT coalesce(sum(stored), 0) FROM stream_cursor) + (SELECT coalesce(sum(stored), 0) FROM direct_tally),
     (SELECT coalesce(sum(dead_lettered), 0) FROM stream_cursor) + (SELECT coalesce(sum(dead_lettered), 0) FROM direct_tally),
-    (SELECT coalesce(sum(records * times), 0) FROM dead_letter),
+    (SELECT coalesce(sum(records * times), 0) FROM dead_letter WHERE redriven_at IS NULL),
     (SELECT coalesce(sum(lost), 0) FROM stream_cursor),
     (SELECT coalesce(sum(count), 0) FROM loss),
     (SELECT coalesce(sum(noted), 0) FROM stream_cursor),

@@ -1,0 +1,1 @@
+SELECT value FROM broker_counter WHERE name = 'messages-dropped'

@@ -1,0 +1,2 @@
+INSERT INTO broker_counter (name, value) VALUES ('messages-dropped', %(value)s)
+ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value, at = now()
