@@ -9,10 +9,10 @@ from math import floor as whole_part
 from typing import Any
 
 from citynet_api.database import Row, fetch
-from citynet_api.history import Session, extents, refuse_too_much
+from citynet_api.history import Session, extents, locate
 from citynet_api.problems import wrong
 from citynet_api.settings import ApiSettings
-from citynet_api.sources import HOUR, MINUTE, Extent, Source, floor, parameters, stretches
+from citynet_api.sources import HOUR, MINUTE, Extent, Source, floor, parameters
 
 # From this length on a range is cut to whole hours: minutes would cost sixty times the rows and say nothing more.
 BY_HOURS_FROM = timedelta(hours=6)
@@ -95,8 +95,9 @@ async def count(
     """Count the readings of these series (rows of ``completeness_series``) in a range that `cut_range` made."""
     ids = [row["id"] for row in series]
     known = await extents(session, ids, start, end)
-    found = [stretch for extent in known for stretch in stretches(extent, start, end, Source.HOUR)]
-    refuse_too_much(found, known, settings, Source.HOUR)
+    found, refused = await locate(session, settings, known, start, end, Source.HOUR)
+    if refused is not None:
+        raise refused
     received = {row["id"]: row["n"] for row in await fetch(session, "reading_count", parameters(found, start, end))}
     gaps = await _gaps(session, [row["id"] for row in series if row["interval_s"] is None], end)
     by_id = {extent.id: extent for extent in known}

@@ -13,9 +13,21 @@ from psycopg.rows import DictRow
 from citynet.quality import describe
 from citynet_api.buckets import choose, whole, width_s
 from citynet_api.database import Row, fetch
-from citynet_api.problems import wrong
+from citynet_api.problems import Problem, wrong
 from citynet_api.settings import ApiSettings
-from citynet_api.sources import HOUR, Extent, Source, Stretch, parameters, raw_span, source_of, stretches
+from citynet_api.sources import (
+    HOUR,
+    Extent,
+    Source,
+    Stretch,
+    Uneven,
+    by_minutes,
+    left_by_hours,
+    parameters,
+    raw_span,
+    source_of,
+    stretches,
+)
 
 Session = AsyncConnection[DictRow]
 
@@ -53,13 +65,18 @@ async def read(session: Session, settings: ApiSettings, ids: Sequence[int], aske
         few = await _few(session, settings, known, asked)
         if few is not None:
             return History(asked.start, asked.end, "raw", Source.RAW, few, {})
-    width = _width(settings, known, asked)
-    start, end = whole(asked.start, asked.end, width_s(width))
-    source = source_of(width_s(width))
-    if (start, end) != (asked.start, asked.end):
-        known = await extents(session, ids, start, end)
-    found = [stretch for extent in known for stretch in stretches(extent, start, end, source)]
-    refuse_too_much(found, known, settings, source)
+    least_s = 1
+    while True:
+        width = _width(settings, known, asked, least_s)
+        start, end = whole(asked.start, asked.end, width_s(width))
+        source = source_of(width_s(width))
+        around = known if (start, end) == (asked.start, asked.end) else await extents(session, ids, start, end)
+        found, refused = await locate(session, settings, around, start, end, source)
+        if refused is None:
+            break
+        if asked.bucket != "auto" or source is not Source.MINUTE:
+            raise refused
+        least_s = 3600
     rows = await fetch(session, "reading_bucket", {**parameters(found, start, end), "bucket_s": width_s(width)})
     return History(start, end, width, source, {}, by_series(rows))
 
@@ -70,17 +87,48 @@ async def extents(session: Session, ids: Sequence[int], start: datetime, end: da
     return [Extent(**row) for row in rows]
 
 
-def refuse_too_much(found: Sequence[Stretch], known: Sequence[Extent], settings: ApiSettings, source: Source) -> None:
+async def locate(
+    session: Session, settings: ApiSettings, known: Sequence[Extent], start: datetime, end: datetime, source: Source
+) -> tuple[list[Stretch], Problem | None]:
+    """Where the readings of these series in a range are found, and why they shall not be read from there, if so."""
+    uneven = await _uneven(session, known, start, end, source)
+    found = [s for extent in known for s in stretches(extent, start, end, source, uneven.get(extent.id, ()))]
+    left = max((at for hours in uneven.values() if (at := left_by_hours(hours))), default=None)
+    if left is not None:
+        what = "of some readings before" if source is Source.MINUTE else "cuts an hour; of some readings before"
+        name = "bucket" if source is Source.MINUTE else "from"
+        rest = "only figures by the hour are left. Take whole hours, or bucket=auto"
+        return found, wrong(name, f"{what} {left:%Y-%m-%dT%H:%MZ} {rest}")
+    return found, _too_much(found, known, settings, source)
+
+
+async def _uneven(
+    session: Session, known: Sequence[Extent], start: datetime, end: datetime, source: Source
+) -> Mapping[int, Sequence[Uneven]]:
+    ranges = [(extent.id, *one) for extent in known for one in by_minutes(extent, start, end, source)]
+    if not ranges:
+        return {}
+    ids, starts, ends = (list(column) for column in zip(*ranges, strict=True))
+    asked = {"ids": ids, "starts": starts, "ends": ends, "from": min(starts), "to": max(ends)}
+    found: dict[int, list[Uneven]] = {}
+    for row in await fetch(session, "series_uneven", asked):
+        found.setdefault(row["id"], []).append(Uneven(**row))
+    return found
+
+
+def _too_much(
+    found: Sequence[Stretch], known: Sequence[Extent], settings: ApiSettings, source: Source
+) -> Problem | None:
     """Problem 422 if the stretches hold more time of raw readings than one answer may read."""
     needed = raw_span(found, {extent.id: extent.newest_at for extent in known}) / HOUR
     most = settings.raw_hours_max
     if needed <= most:
-        return
+        return None
     reads = f"reads {needed:.0f} h of raw readings, all series together; at most {most:g} h"
     if source is Source.RAW:
-        raise wrong("bucket", f"{reads}. Take a width of whole minutes, or a shorter range")
-    raise wrong(
-        "from", f"{reads}. These readings are older than the rollups: shorten the range, or run citynet db rollup"
+        return wrong("bucket", f"{reads}. Take a width of whole minutes, or a shorter range")
+    return wrong(
+        "from", f"{reads}. The rollups lack them: shorten the range, take whole hours, or run citynet db rollup"
     )
 
 
@@ -114,8 +162,8 @@ async def _few(
     return None if any(len(rows) > points for rows in found.values()) else found
 
 
-def _width(settings: ApiSettings, known: Sequence[Extent], asked: Span) -> str:
-    least_s = max((extent.finest_kept_s() for extent in known), default=1)
+def _width(settings: ApiSettings, known: Sequence[Extent], asked: Span, least_s: int) -> str:
+    least_s = max(least_s, *(extent.finest_kept_s() for extent in known), 1)
     if len(known) * (asked.end - asked.start) > timedelta(hours=settings.raw_hours_max):
         least_s = max(least_s, 60)
     return choose(asked.bucket, asked.start, asked.end, asked.points, settings.points_max, least_s)

@@ -1,10 +1,11 @@
 """Rollups filled by SQL from raw readings, as ingest leaves them: late readings in partials of their own, also in the open
-bucket; the main partial only of buckets that the newest reading of the series has passed."""
+bucket; the main partial only of buckets that the newest reading of the series has passed; no minute of a single reading."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from citynet_ingest.rollup.partials import READINGS_MIN
 from tests.integration.api_seed import Connection
 
 _FILL = """
@@ -24,6 +25,7 @@ JOIN (SELECT series_id, max(time) AS newest FROM reading GROUP BY series_id) s O
 WHERE r.series_id = ANY (%(ids)s) AND r.time >= %(since)s
   AND ((r.quality & 64) > 0 OR b.at < date_bin('1 {unit}', s.newest, '2001-01-01 00:00+00'))
 GROUP BY r.series_id, b.at, r.quality & 64
+HAVING count(*) >= {least}
 """
 EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -37,6 +39,6 @@ def fill(connection: Connection, ids: list[int], since: datetime = EVER) -> None
         ).fetchall()
     ]
     connection.execute("SELECT ensure_rollup_partitions(%s)", (days,))
-    for table, unit in (("rollup_minute", "minute"), ("rollup_hour", "hour")):
-        statement = _FILL.format(table=table, unit=unit)
+    for table, unit, least in (("rollup_minute", "minute", READINGS_MIN), ("rollup_hour", "hour", 1)):
+        statement = _FILL.format(table=table, unit=unit, least=least)
         connection.execute(statement.encode(), {"ids": ids, "since": since})

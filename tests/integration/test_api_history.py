@@ -131,7 +131,7 @@ def test_auto_is_raw_where_readings_are_few_and_else_keeps_to_the_points_and_the
 
 
 def test_when_raw_readings_are_gone_auto_takes_what_is_kept(dsn: str) -> None:
-    rows: Rows = [(NOW - timedelta(minutes=7 * k + 1), float(k), 0) for k in range(600)]
+    rows: Rows = [(NOW - timedelta(seconds=30 * k + 10), float(k), 0) for k in range(8400)]
     (series,) = seeded(dsn, rows)
     old = NOW - 2 * DAY
     with database(dsn) as connection:
@@ -153,7 +153,63 @@ def test_when_raw_readings_are_gone_auto_takes_what_is_kept(dsn: str) -> None:
             with database(dsn) as connection:  # a series that fell silent so long ago that nothing raw is left
                 connection.execute("DELETE FROM reading")
             body = (await client.get(path, params=asked)).json()
-            assert sum(row["count"] for row in body["buckets"]) >= len(kept) - 10
+            assert sum(row["count"] for row in body["buckets"]) >= len(kept) - 120
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_booked", [False, True])
+def test_what_minutes_left_out_and_retention_took_is_told_by_hours_only(dsn: str, is_booked: bool) -> None:
+    """Of a slow series; booked: a late reading came for the time that is gone, and stands there alone."""
+    rows: Rows = [(NOW - timedelta(minutes=7 * k + 1), float(k), 0) for k in range(600)]
+    old = (NOW - timedelta(days=2)).replace(minute=0, second=0, microsecond=0)
+    straggler = (old - timedelta(hours=9, minutes=3), 5.0, 64)
+    rows += [straggler] if is_booked else []
+    (series,) = seeded(dsn, rows)
+    with database(dsn) as connection:
+        connection.execute("DELETE FROM reading WHERE time < %s AND time <> %s", (old, straggler[0]))
+        if is_booked:
+            connection.execute(
+                "INSERT INTO retired (actor, tbl, from_at, to_at, rows, records, bytes)"
+                " VALUES ('a', 'reading', %s, %s, 9, 9, 9)",
+                (old - 20 * DAY, old),
+            )
+
+    async def scenario() -> None:
+        async with running(dsn) as client:
+            path, asked = f"/v1/series/{series}/readings", {**span_of(2.5), "points": 5000}
+            body = (await client.get(path, params={**asked, "bucket": "auto"})).json()
+            assert (body["bucket"], body["source"]) == ("1h", "hour")
+            first = datetime.fromisoformat(body["from_at"])
+            assert sum(row["count"] for row in body["buckets"]) == sum(at >= first for at, _, _ in rows)
+            refused = problem(await client.get(path, params={**asked, "bucket": "5m"}), 422, "invalid-request")
+            assert named(refused) == ["bucket"]
+            assert f"{old:%Y-%m-%dT%H:%MZ}" in refused["detail"]
+            young = {"from": old.isoformat(), "to": NOW.isoformat(), "bucket": "15m"}
+            body = (await client.get(path, params=young)).json()
+            assert body["source"] == "minute"
+            assert sum(row["count"] for row in body["buckets"]) == sum(at >= old for at, _, _ in rows)
+
+    asyncio.run(scenario())
+
+
+def test_hours_of_many_readings_whose_minutes_lack_some_are_bounded(dsn: str) -> None:
+    """Each hour has a reading that came late, alone in its minute's partial: explicit minutes are refused, auto takes hours."""
+    rows: Rows = [(NOW - timedelta(seconds=20 * k + 5), 1.0, 0) for k in range(1, 8 * 180)]
+    rows += [(NOW - timedelta(hours=k, seconds=7), 2.0, 64) for k in range(8)]
+    (series,) = seeded(dsn, rows)
+
+    async def scenario() -> None:
+        async with running(dsn, raw_hours_max=5) as client:
+            path, asked = f"/v1/series/{series}/readings", {**span_of(0.3), "points": 100}
+            assert named(problem(await client.get(path, params={**asked, "bucket": "5m"}), 422, "invalid-request")) == [
+                "from"
+            ]
+            body = (await client.get(path, params={**asked, "bucket": "auto"})).json()
+            assert body["bucket"] == "1h"
+            assert sum(row["count"] for row in body["buckets"]) == len(
+                [at for at, _, _ in rows if at >= datetime.fromisoformat(body["from_at"])]
+            )
 
     asyncio.run(scenario())
 

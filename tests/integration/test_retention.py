@@ -151,6 +151,21 @@ def test_readings_that_no_rollup_has_are_kept(connection: Connection) -> None:
     assert told(done) == [("reading", "drop", "done")] * 2
 
 
+def test_readings_that_minutes_leave_out_are_in_their_hours(connection: Connection) -> None:
+    """Of a slow series there are no minutes. What neither level has keeps the readings, whichever of the two outlives them."""
+    fill(connection, [day(13, NOW), day(12, NOW), day(0, NOW)])
+    connection.execute("DELETE FROM rollup_minute WHERE series_id <> 2")
+    connection.execute("DELETE FROM rollup_hour WHERE series_id = 2 AND time < %s", (day(12, NOW),))
+    settings = {"reading_keep_days": 10, "minute_keep_days": 0}
+    done = run(connection, NOW, **settings, hour_keep_days=5)
+    assert [kind for kind in told(done) if kind[0] == "reading"] == [("reading", "drop", "done")] * 2
+    fill(connection, [day(11, NOW)])
+    connection.execute("DELETE FROM rollup_minute")
+    connection.execute("DELETE FROM rollup_hour WHERE series_id = 2")
+    (step,) = run(connection, NOW, **settings, hour_keep_days=10).steps
+    assert step.note == "24 of 72 readings are not in rollup_minute"
+
+
 def test_a_late_reading_of_a_day_that_is_gone_is_kept_until_a_rollup_has_it(connection: Connection) -> None:
     fill(connection, [day(13, NOW), day(0, NOW)])
     settings = {"reading_keep_days": 10, "minute_keep_days": 0}

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from citynet.batch import SeriesBatch
 from citynet.errors import CitynetError
 from citynet.quality import BAD, LATE, TEST, UNCERTAIN
+from citynet_ingest.rollup import buckets
 from citynet_ingest.rollup.buckets import IDLE_US, Rollup
-from citynet_ingest.rollup.partials import HOUR_US, MINUTE_US, NONE_US, Partials
+from citynet_ingest.rollup.partials import HOUR_US, MINUTE_US, NONE_US, READINGS_MIN, Partials
 from citynet_rules.engine import Engine
 from citynet_rules.spec import RuleSet
-from tests.rollups import Row, buckets_of, combined
+from tests.rollups import Key, Row, buckets_of, combined
 
 START_US = 1_800_000_000_000_000 // HOUR_US * HOUR_US
 VALUES = st.one_of(
@@ -104,17 +105,33 @@ class World:
         return max(time_us for s, time_us, _, quality in self.rows if s == series and not quality & LATE)
 
     def check(self) -> None:
-        """Written and open together are the stored readings; before the bucket of the newest reading all is written."""
+        """Written and open hours together are the stored readings, and before the hour of the newest reading all is written.
+        Minutes are what a reader takes them for: complete where they count what their hour counts; in the open hour, unless
+        some of it was late or has closed, every one that is there, and where none is there is at most one reading."""
         opened = Rollup()
         opened.restore(self.rollup.snapshot())
-        minutes, hours = opened.close_idle(1 << 61)
-        for width_us, written, rest in ((MINUTE_US, self.minutes, minutes), (HOUR_US, self.hours, hours)):
-            truth = buckets_of(self.rows, width_us)
-            assert combined([*written, rest]) == truth
-            tips = {series: self.tip_of(series) // width_us for series, _ in truth}
-            complete = {key: bucket for key, bucket in truth.items() if key[1] // width_us < tips[key[0]]}
-            found = combined(written)
-            assert {key: found[key] for key in complete} == complete
+        _, rest = opened.close_idle(1 << 61)
+        minutes, hours = buckets_of(self.rows, MINUTE_US), buckets_of(self.rows, HOUR_US)
+        assert combined([*self.hours, rest]) == hours
+        assert all((block["n"] >= READINGS_MIN).all() for block in self.minutes)
+        written = combined(self.minutes)
+        assert all(n <= minutes[key][0] for key, (n, *_) in written.items()), "nothing is counted twice"
+        written_hours = combined(self.hours)
+        counted: Counter[Key] = Counter()
+        for (series, start_us), (n, *_) in written.items():
+            counted[series, start_us // HOUR_US * HOUR_US] += n
+        for (series, start_us), truth in minutes.items():
+            hour = series, start_us // HOUR_US * HOUR_US
+            tip_us = self.tip_of(series)
+            found = written.get((series, start_us))
+            if hour[1] < tip_us // HOUR_US * HOUR_US:
+                assert written_hours[hour] == hours[hour]
+                is_taken = counted[hour] == written_hours[hour][0]
+                assert not is_taken or found == truth
+                event(f"a closed minute is {'taken' if is_taken else 'read from the readings'}")
+            elif hour not in written_hours and start_us < tip_us // MINUTE_US * MINUTE_US:
+                assert found == truth if found else truth[0] < READINGS_MIN
+                event("a minute of the open hour")
 
 
 def by_time(row: Row) -> tuple[int, int]:
@@ -168,6 +185,23 @@ def test_cutting_changes_nothing_and_a_bucket_is_written_once(
         rows = [row for block in other for row in block.tolist()]
         assert max(Counter((row[8], row[0]) for row in rows).values(), default=1) == 1
         assert combined(one) == combined(other)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(READING, min_size=1, max_size=16), max_size=20))
+def test_the_path_for_few_rows_gives_what_the_one_for_many_gives(
+    commits: list[list[tuple[int, int, float, int]]],
+) -> None:
+    few, many = World(), World()
+    with pytest.MonkeyPatch.context() as patch:
+        for readings in commits:
+            patch.setattr(buckets, "_FEW_ROWS", 16)
+            few.commit(readings)
+            patch.setattr(buckets, "_FEW_ROWS", 0)
+            many.commit(readings)
+            assert few.rollup.snapshot() == many.rollup.snapshot()
+    for one, other in ((few.minutes, many.minutes), (few.hours, many.hours)):
+        assert b"".join(block.tobytes() for block in one) == b"".join(block.tobytes() for block in other)
 
 
 def test_only_series_that_are_asked_for_are_restored() -> None:

@@ -82,7 +82,7 @@ def compress(connection: Connection, table: str) -> None:
 
 
 def fill_rollups(connection: Connection) -> None:
-    """Partials of every minute and hour that has readings but no partial yet, one a bucket, as ingest closes them."""
+    """Partials of every hour, and every minute of several readings, that has none yet: one a bucket, as ingest closes them."""
     connection.execute(statement("rollup_partitions"))
     for name in ("rollup_minute_fill", "rollup_hour_fill"):
         connection.execute(statement(name))

@@ -5,6 +5,8 @@ hour the closed minutes since it began. Both close when a reading at or past the
 the transaction that stores the reading which closes it. Hence, after a crash: restore, feed the stored readings that came after
 the snapshot and were not late, and drop what closes; it was written. Late readings never touch what is open: every feed that
 has some gives partials of their own for them.
+
+A minute of a single reading closes like any other, and its hour counts it; but it is not among the minutes to be written.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from citynet_ingest.rollup.partials import (
     MINUTE_US,
     NONE_US,
     PARTIAL,
+    READINGS_MIN,
     Partials,
+    Row,
     by_series,
     coarser,
     merged,
@@ -33,17 +37,23 @@ from citynet_ingest.rollup.partials import (
     pick,
     put,
     scalar,
+    scalar_coarser,
+    scalar_merged,
+    scalar_of,
+    table,
+    worth,
 )
 from citynet_ingest.store.paths import split_late
 
 IDLE_US = 24 * HOUR_US  # so long after its end the bucket of a series that fell silent is written
 _FEW_ROWS = 16  # up to here row by row is quicker than columns
+_NO_BUCKET: Any = none(1).item(0)
 _MAGIC = b"CNRU\x01"  # the last byte is the version of this format
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Partials to be written, each by series and start."""
+    """Partials to be written, each by series and start; minutes only of two readings and more."""
 
     minutes: Partials = field(default_factory=none)
     hours: Partials = field(default_factory=none)
@@ -75,8 +85,15 @@ class Rollup:
 
     def feed(self, rows: SeriesBatch) -> Closed:
         """Take stored readings, grouped by series, time ascending inside a series, `LATE` set by the engine."""
-        if len(rows) <= _FEW_ROWS:
-            rows = self._take_few(rows)
+        if len(rows) > _FEW_ROWS:
+            return self._feed_many(rows)
+        minutes: list[Row] = []
+        hours: list[Row] = []
+        taken = self._take_few(rows, minutes, hours)
+        rest = self._feed_many(rows.picked(slice(taken, None))) if taken < len(rows) else NOTHING
+        return rest.plus(table(minutes), table(hours)) if minutes or hours else rest
+
+    def _feed_many(self, rows: SeriesBatch) -> Closed:
         if not len(rows):
             return NOTHING
         with np.errstate(over="ignore", invalid="ignore"):
@@ -86,7 +103,7 @@ class Rollup:
                 return Closed(minutes, hours)
             order = np.lexsort((late.value, late.time_us, late.series)).astype(np.int64)
             late_minutes = of_rows(late.picked(order), MINUTE_US)
-            return Closed(minutes, hours, late_minutes, coarser(late_minutes, HOUR_US))
+            return Closed(minutes, hours, worth(late_minutes), coarser(late_minutes, HOUR_US))
 
     def close_idle(self, now_us: int) -> tuple[Partials, Partials]:
         """Close the minute and hour of series that have been silent since `IDLE_US` before now.
@@ -106,7 +123,7 @@ class Rollup:
             put(hours, begun, merged(pick(before, begun), pick(hours, begun)))
         put(self._minute, idle, none(len(idle)))
         put(self._hour, idle, none(len(idle)))
-        return minutes, hours
+        return worth(minutes), hours
 
     def unknown(self, ids: I32) -> I32:
         """Those of the series that were neither fed nor restored."""
@@ -141,19 +158,41 @@ class Rollup:
         put(self._minute, slot, pick(minute, wanted))
         put(self._hour, slot, pick(hour, wanted))
 
-    def _take_few(self, rows: SeriesBatch) -> SeriesBatch:
-        """Take rows for as long as they fall into open minutes; returns the rest. Most commits of few rows have none."""
+    def _take_few(self, rows: SeriesBatch, minutes: list[Row], hours: list[Row]) -> int:
+        """Take rows up to the first that is late or of an unknown series; returns how many. What closes is added."""
         for place, (series, time_us, value, quality) in enumerate(rows.rows()):
             slot = int(self._slot_of[series]) if series < len(self._slot_of) else -1
-            opened: Any = self._minute.item(slot) if slot >= 0 else None
-            if opened is None or quality & LATE or time_us // MINUTE_US * MINUTE_US != opened[0]:
-                return rows.picked(slice(place, None))
+            if slot < 0 or quality & LATE:
+                return place
+            opened: Any = self._minute.item(slot)
             is_usable = not quality & BAD and math.isfinite(value)
-            self._minute[slot] = scalar(opened, time_us, value, is_usable=is_usable)
-        return SeriesBatch.empty()
+            start_us = time_us // MINUTE_US * MINUTE_US
+            if start_us == opened[0]:
+                self._minute[slot] = scalar(opened, time_us, value, is_usable=is_usable)
+                continue
+            if opened[0] != NONE_US:
+                self._close_one(slot, opened, start_us // HOUR_US * HOUR_US, hours)
+                if opened[9] >= READINGS_MIN:
+                    minutes.append(opened)
+            self._minute[slot] = scalar_of(series, start_us, time_us, value, is_usable=is_usable)
+        return len(rows)
+
+    def _close_one(self, slot: int, minute: Row, next_hour_us: int, hours: list[Row]) -> None:
+        """Move the open hour on by one closed minute, which a reading of the hour `next_hour_us` closed."""
+        hour: Any = self._hour.item(slot)
+        added = scalar_coarser(minute, HOUR_US)
+        if hour[0] == added[0]:
+            added = scalar_merged(hour, added)
+        elif hour[0] != NONE_US:
+            hours.append(hour)
+        if added[0] != next_hour_us:
+            hours.append(added)
+            added = _NO_BUCKET
+        self._hour[slot] = added
 
     def _take(self, runs: Partials) -> tuple[Partials, Partials]:
-        """Minutes, one a series and minute, by series and time ascending; returns the minutes and hours that closed."""
+        """Minutes, one a series and minute, by series and time ascending; returns the minutes worth writing and the hours that
+        closed."""
         slots = self._slots(runs["series"][_firsts(runs)])
         minutes = _advance(self._minute, slots, runs)
         if not len(minutes):
@@ -165,7 +204,7 @@ class Rollup:
         if len(passed):
             hours = by_series(hours, pick(self._hour, passed))
             put(self._hour, passed, none(len(passed)))
-        return minutes, hours
+        return worth(minutes), hours
 
     def _slots(self, ids: I32) -> I64:
         """Slots of distinct series; the unknown ones get one."""

@@ -22,7 +22,10 @@ FIRST_NONE_US = np.iinfo(np.int64).max
 LAST_NONE_US = np.iinfo(np.int64).min
 HUGE = 1e300  # 1e8 values below it add up to a finite number
 
+READINGS_MIN = 2  # a minute of fewer is not written
+
 Partials = NDArray[np.void]  # of dtype PARTIAL
+Row = tuple[Any, ...]  # one of them as Python values, in the order of its fields
 PARTIAL = np.dtype(
     [
         ("start_us", "<i8"),  # of the bucket, µs since 1970
@@ -166,15 +169,57 @@ def _blank(made: Partials) -> None:
         made["last_us"][empty] = LAST_NONE_US
 
 
-def scalar(row: tuple[Any, ...], time_us: int, value: float, *, is_usable: bool) -> tuple[Any, ...]:
-    """An open bucket (a row of dtype PARTIAL as a tuple) with one more reading, newer than all in it."""
+def worth(minutes: Partials) -> Partials:
+    """The minutes that are written. One of a single reading says no more than the reading, and costs several times as much;
+    its hour counts it, so who reads knows that it was left out."""
+    singles = minutes["n"] < READINGS_MIN
+    return pick(minutes, ~singles) if singles.any() else minutes
+
+
+def table(rows: list[Row]) -> Partials:
+    """Rows as an array, by series and start; of equal ones the earlier first."""
+    return np.array(sorted(rows, key=_place), PARTIAL) if rows else none()
+
+
+def scalar(row: Row, time_us: int, value: float, *, is_usable: bool) -> Row:
+    """An open bucket with one more reading, newer than all in it."""
     start_us, first_us, last_us, total, low, high, first, last, series, n, usable, spare = row
     if not is_usable:
         return start_us, first_us, last_us, total, low, high, first, last, series, n + 1, usable, spare
-    addend = value if -HUGE < value < HUGE else math.copysign(math.inf, value)
+    addend = _addend(value)
     if not usable:
         first_us, first = time_us, value
     return (
         start_us, first_us, time_us, total + addend, min(low, value), max(high, value), first, value,
         series, n + 1, usable + 1, spare,
     )  # fmt: skip
+
+
+def scalar_of(series: int, start_us: int, time_us: int, value: float, *, is_usable: bool) -> Row:
+    """`of_rows` of one reading."""
+    if not is_usable:
+        return start_us, FIRST_NONE_US, LAST_NONE_US, 0.0, math.inf, -math.inf, math.nan, math.nan, series, 1, 0, 0
+    return start_us, time_us, time_us, _addend(value), value, value, value, value, series, 1, 1, 0
+
+
+def scalar_coarser(row: Row, width_us: int) -> Row:
+    """`coarser` of one partial."""
+    return row[0] // width_us * width_us, *row[1:]
+
+
+def scalar_merged(earlier: Row, later: Row) -> Row:
+    """`merged` of one row."""
+    starts = earlier if earlier[10] else later
+    ends = later if later[10] else earlier
+    return (
+        later[0], starts[1], ends[2], later[3] + earlier[3], min(earlier[4], later[4]), max(earlier[5], later[5]),
+        starts[6], ends[7], later[8], earlier[9] + later[9], earlier[10] + later[10], later[11],
+    )  # fmt: skip
+
+
+def _addend(value: float) -> float:
+    return value if -HUGE < value < HUGE else math.copysign(math.inf, value)
+
+
+def _place(row: Row) -> tuple[int, int]:
+    return row[8], row[0]

@@ -1,14 +1,22 @@
--- Partials of every hour that ingest left out, from those of its minutes.
+-- Partials of every hour that ingest has not closed, from what is stored. A partial is over usable readings: finite, not of bad
+-- quality.
 INSERT INTO rollup_hour (time, series_id, n, usable, sum, min, max, first, last, first_at, last_at)
 SELECT h.*
 FROM (
-    SELECT date_trunc('hour', time, 'UTC') AS bucket, series_id, sum(n) AS n, sum(usable) AS usable, sum(sum),
-           coalesce(min(min) FILTER (WHERE usable > 0), 'NaN'),
-           coalesce(max(max) FILTER (WHERE usable > 0), 'NaN'),
-           coalesce((array_agg(first ORDER BY first_at) FILTER (WHERE usable > 0))[1], 'NaN'),
-           coalesce((array_agg(last ORDER BY last_at DESC) FILTER (WHERE usable > 0))[1], 'NaN'),
-           min(first_at), max(last_at)
-    FROM rollup_minute
+    SELECT bucket, series_id, count(*) AS n, count(*) FILTER (WHERE good) AS usable,
+           coalesce(sum(value) FILTER (WHERE good), 0),
+           coalesce(min(value) FILTER (WHERE good), 'NaN'),
+           coalesce(max(value) FILTER (WHERE good), 'NaN'),
+           coalesce((min(ARRAY[at_s, value]) FILTER (WHERE good))[2], 'NaN'),
+           coalesce((max(ARRAY[at_s, value]) FILTER (WHERE good))[2], 'NaN'),
+           coalesce(min(time) FILTER (WHERE good), bucket),
+           coalesce(max(time) FILTER (WHERE good), bucket)
+    FROM (
+        SELECT date_trunc('hour', time, 'UTC') AS bucket, time, series_id, value,
+               date_part('epoch', time) AS at_s,
+               quality & 3 < 2 AND value > '-infinity' AND value < 'infinity' AS good
+        FROM reading
+    ) AS r
     GROUP BY series_id, bucket
 ) AS h
 WHERE NOT EXISTS (SELECT 1 FROM rollup_hour AS p WHERE p.series_id = h.series_id AND p.time = h.bucket)

@@ -1,4 +1,4 @@
--- Partials of every minute that ingest left out, from what is stored. A partial is over usable readings: finite, not of bad
+-- Partials of every minute of several readings that ingest has not closed, from what is stored. A partial is over usable readings: finite, not of bad
 -- quality.
 INSERT INTO rollup_minute (time, series_id, n, usable, sum, min, max, first, last, first_at, last_at)
 SELECT m.*
@@ -18,6 +18,7 @@ FROM (
         FROM reading
     ) AS r
     GROUP BY series_id, bucket
+    HAVING count(*) > 1
 ) AS m
 WHERE NOT EXISTS (SELECT 1 FROM rollup_minute AS p WHERE p.series_id = m.series_id AND p.time = m.bucket)
 ORDER BY m.series_id, m.bucket

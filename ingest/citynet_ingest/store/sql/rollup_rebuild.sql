@@ -1,6 +1,7 @@
 -- Both levels of some series in one span of whole hours, anew from the readings. One statement, so one snapshot: a commit that
 -- comes meanwhile is either in it, with its readings and its partials, or not at all. Only buckets before the one of the newest
 -- reading, because that one is open in a worker; only buckets that have readings, because older ones may have outlived theirs.
+-- A minute of a single reading goes and is not put back; its hour counts it.
 WITH tip AS MATERIALIZED (
     SELECT w.series_id, newest.time
     FROM unnest(%(series)s::integer[]) AS w (series_id)
@@ -44,6 +45,7 @@ WITH tip AS MATERIALIZED (
 ), put_minute AS (
     INSERT INTO rollup_minute (time, series_id, n, usable, sum, min, max, first, last, first_at, last_at)
     SELECT time, series_id, n, usable, sum, min, max, first, last, first_at, last_at FROM minute
+    WHERE n > 1
     ORDER BY series_id, time RETURNING 1
 ), put_hour AS (
     INSERT INTO rollup_hour (time, series_id, n, usable, sum, min, max, first, last, first_at, last_at)
