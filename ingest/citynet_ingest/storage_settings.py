@@ -18,7 +18,9 @@ class StorageSettings(Table):
     model_config = table_config("storage")
 
     reading_keep_days: _Keep = Field(90, description="Readings older than this are dropped, whole days; 0: never.")
-    minute_keep_days: _Keep = Field(90, description="Rollups by minute older than this are dropped; 0: never.")
+    minute_keep_days: _Keep = Field(
+        90, description="Rollups by minute older than this are dropped; 0: never. Best as readings."
+    )
     hour_keep_days: _Keep = Field(0, description="Rollups by hour older than this are dropped; 0: never.")
     dead_letter_keep_days: _Keep = Field(400, description="Dead letters not seen for this long are deleted; 0: never.")
     note_keep_days: _Keep = Field(0, description="Clock and event notes of gateways older than this go; 0: never.")

@@ -16,6 +16,7 @@ from tests.integration.api_seed import NOW
 from tests.integration.test_api_readings import Rows, oracle
 
 DAY = timedelta(days=1)
+MINUTES_3 = timedelta(minutes=3)
 
 
 def irregular(seed: int, count: int, span: timedelta) -> Rows:
@@ -290,5 +291,32 @@ def test_a_value_at_the_edge_of_a_double_spoils_no_chart(dsn: str) -> None:
                 asked = {**span_of(0.01), "bucket": "2m"}
                 body = (await client.get(f"/v1/series/{series}/readings", params=asked)).json()
                 assert {(row["max"], row["avg"]) for row in body["buckets"]} == {(1.7e308, None)}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("late_s", [None, 17, 140, 3700], ids=["none", "open minute", "open hour", "closed hour"])
+def test_the_open_hour_of_a_fast_series_with_and_without_a_late_reading(dsn: str, late_s: int | None) -> None:
+    """Its minutes are taken as far as they have partials, unless one of them is of a late reading, alone or one of a pair."""
+    newest = NOW.replace(minute=0, second=0, microsecond=0) + timedelta(minutes=42, seconds=31)
+    gap = newest - timedelta(minutes=5)
+    rows: Rows = [(newest - timedelta(seconds=12 * k), float(k), 0) for k in range(900)]
+    rows = [row for row in rows if not gap - timedelta(minutes=2) < row[0] < gap]
+    if late_s is not None:
+        rows += [(newest - timedelta(seconds=late_s + k), 50.0, 64) for k in range(2)]
+        rows += [(newest - timedelta(seconds=late_s + 60), 60.0, 64)]
+    (series,) = seeded(dsn, rows)
+
+    async def scenario() -> None:
+        async with running(dsn) as client:
+            for start, end in (
+                (newest - timedelta(hours=2.5), newest),
+                (newest - timedelta(minutes=30), newest - MINUTES_3),
+            ):
+                asked = {"from": start.isoformat(), "to": end.isoformat(), "bucket": "1m"}
+                body = (await client.get(f"/v1/series/{series}/readings", params=asked)).json()
+                assert body["source"] == "minute"
+                first, last = (datetime.fromisoformat(body[key]) for key in ("from_at", "to_at"))
+                agree(body["buckets"], oracle([row for row in rows if first <= row[0] < last], 60))
 
     asyncio.run(scenario())
