@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from citynet_rules.kinds.count import CountKind
 from citynet_rules.kinds.kind import Kind
 from citynet_rules.kinds.limit import LimitKind
+from citynet_rules.kinds.physical import RangeKind
+from citynet_rules.kinds.rate import RateKind
 from citynet_rules.kinds.stale import StaleKind
+from citynet_rules.kinds.stuck import StuckKind
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (LimitKind(), StaleKind())}
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (LimitKind(), StaleKind(), RateKind(), StuckKind(), RangeKind(), CountKind())
+}
