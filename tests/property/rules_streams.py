@@ -74,6 +74,28 @@ RULES = RuleSet(
         rule("range", "y-range", metric="y", level="yellow", high=3.5, off_delay_s=5),
         rule("count", "x-count", level="yellow", match="at_least", threshold=3.0, n=3, window_s=9),
         rule("count", "y-count", metric="y", level="orange", match="any", n=2, window_s=6),
+        rule("cusum", "x-cusum", levels={"blue": 1, "red": 2}, hysteresis=0.5, learn_count=3, gap_s_max=15),
+        rule(
+            "cusum",
+            "y-cusum",
+            metric="y",
+            direction="down",
+            levels={"blue": 1},
+            learn_count=2,
+            learn_s=4,
+            sigma_min=0.5,
+        ),
+        rule("deviation", "x-dev", levels={"blue": 1, "red": 2}, alpha=0.25, learn_count=3, clip=2, in_alarm="hold"),
+        rule(
+            "deviation",
+            "y-dev",
+            metric="y",
+            direction="up",
+            levels={"blue": 1},
+            alpha=0.5,
+            learn_count=2,
+            sigma_min=0.25,
+        ),
     )
 )
 SERIES = (

@@ -15,6 +15,8 @@ from citynet.quality import LATE, OUT_OF_RANGE, STUCK, UNCERTAIN
 from citynet_rules.engine import Transition
 from citynet_rules.kinds import limit, stale, walk
 from citynet_rules.kinds.count import CountMachine
+from citynet_rules.kinds.cusum import CusumMachine
+from citynet_rules.kinds.deviation import DeviationMachine
 from citynet_rules.kinds.kind import UNUSABLE, Pairs
 from citynet_rules.kinds.limit import STATE, LimitRule, Limits
 from citynet_rules.kinds.physical import RangeMachine
@@ -36,6 +38,8 @@ MACHINES: dict[str, Callable[[Any], Any]] = {
     "stuck": StuckMachine,
     "range": RangeMachine,
     "count": CountMachine,
+    "cusum": CusumMachine,
+    "deviation": DeviationMachine,
 }
 
 
