@@ -7,6 +7,7 @@ from citynet_rules.kinds.cusum import CusumKind
 from citynet_rules.kinds.deviation import DeviationKind
 from citynet_rules.kinds.kind import Kind
 from citynet_rules.kinds.limit import LimitKind
+from citynet_rules.kinds.night_flow import NightFlowKind
 from citynet_rules.kinds.physical import RangeKind
 from citynet_rules.kinds.rate import RateKind
 from citynet_rules.kinds.stale import StaleKind
@@ -21,5 +22,6 @@ _ALL: tuple[Kind, ...] = (
     CountKind(),
     CusumKind(),
     DeviationKind(),
+    NightFlowKind(),
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
