@@ -106,13 +106,12 @@ def _starts(city: Timeline) -> None:
     city.at(450).reading("ps-1", nan)
     city.at(460).reading("ps-1", 0)
     city.at(2000, 2300, 2600).reading("ps-1", 1)  # 2000 has just left when 2600 comes
-    city.at(2700).reading("ps-1", 1)
-    city.at(2899).watermark("gw-1")
-    city.at(2900).watermark("gw-1")
+    city.at(2700, 2900).reading("ps-1", 1)  # at 2900 the match of 2300 leaves and another comes
+    city.at(3199, 3200).watermark("gw-1")
     city.want(exactly(400)).raised("orange")
     city.want(exactly(900)).cleared("orange")
     city.want(exactly(2700)).raised("orange")
-    city.want(exactly(2900)).cleared("orange")
+    city.want(exactly(3200)).cleared("orange")
 
 
 @story("night_flow", level="yellow", legitimate_use=1.0, baseline_nights=7)
