@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from citynet.quality import LATE, OUT_OF_RANGE, STUCK, UNCERTAIN
@@ -147,7 +147,7 @@ def test_the_engine_is_the_scalar_machines(ops: list[Op], cuts: set[int]) -> Non
     assert sorted(got, key=repr) == sorted(Oracle().run(ops), key=repr)
 
 
-@settings(law, max_examples=300)
+@law
 @given(
     st.one_of(STREAMS, RUNS), st.one_of(st.just(frozenset(range(61))), st.frozensets(st.integers(0, 60), max_size=8))
 )
