@@ -93,8 +93,9 @@ def row(rule: Rule) -> tuple[str, ...]:
     """One line of the table."""
     facts = KINDS[rule.kind].facts(rule)
     if "levels" in facts:
-        sign = "≥" if facts["direction"] == "high" else "≤"
-        limits = ", ".join(f"{colour} {sign} {value:g}" for colour, value in facts["levels"].items()) + f" {rule.unit}"
+        sign = "≤" if facts.get("direction") == "low" else "≥"
+        limits = ", ".join(f"{colour} {sign} {value:g}" for colour, value in facts["levels"].items())
+        limits = f"{limits} {facts.get('unit', rule.unit)}"
     else:
         limits = ", ".join(f"{key} {value}" for key, value in facts.items() if value is not None and key != "unit")
     clause = f" {rule.clause}" if rule.clause else ""

@@ -43,7 +43,8 @@ class Fed:
     """What one batch came to.
 
     `quality` is uint8, one entry a row of the batch and in its order: the batch's own with `LATE` set exactly where
-    late (the engine alone decides; a LATE flag that came in is dropped). `transitions` are sorted by (time_us, rule,
+    late (the engine alone decides; a LATE flag that came in is dropped), and with the flags that rules of kinds `range`
+    and `stuck` put on readings that are not late. `transitions` are sorted by (time_us, rule,
     object).
     """
 
@@ -114,6 +115,7 @@ class Engine:
             return Fed(quality, [])
         found = [self._dress(group, group.kernel.feed(group.pairs, segments)) for group in self._groups]
         self._series.move(segments)
+        quality[slice(None) if late is None else ~late] |= segments.flags
         return Fed(quality, sorted((t for some in found for t in some), key=order))
 
     def advance(self, watermarks: Mapping[str, int]) -> list[Transition]:
@@ -239,7 +241,8 @@ class Engine:
         before_us: I64 = self._series.tip_us[slot]
         before: F64 = self._series.tip[slot]
         usable = usable_rows(value, quality)
-        return Segments(slot, start, stop, before_us, before, time_us, value, quality, usable)
+        flags = np.zeros(len(time_us), np.uint8)
+        return Segments(slot, start, stop, before_us, before, time_us, value, quality, usable, flags)
 
     def _dress(self, group: Group, events: list[Event]) -> list[Transition]:
         found = []

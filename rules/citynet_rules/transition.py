@@ -33,7 +33,8 @@ class Event:
     """A change of one (rule, series), as a kind reports it; the engine dresses it as a `Transition`.
 
     `rule` counts within the kind's rules, `slot` is the engine's row of the series. `level` is the level in force
-    afterwards, for a clear the one that was in force before. Times are event time in µs since 1970.
+    afterwards, for a clear the one that was in force before. Times are event time in µs since 1970. `severity` is 0..1,
+    `expected` the band (low, high) in which the value was expected, for kinds that have them.
     """
 
     rule: int
@@ -46,6 +47,8 @@ class Event:
     limit: float | None
     pending_since_us: int
     samples: tuple[tuple[int, float | None], ...]
+    severity: float | None = None
+    expected: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Transition:
         time_us: event time, µs since 1970.
         value, limit: in the rule's unit, or None; for silence both are seconds.
         evidence: JSON-serialisable: unit, basis, standard, edition, clause, status, hysteresis, on_delay_s,
-            off_delay_s, pending_since_us, samples (``[[time_us, value]…]``, oldest first), and what the kind adds.
+            off_delay_s, pending_since_us, samples (``[[time_us, value]…]``, oldest first), what the kind adds, and for
+            kinds that have them severity (0..1) and expected (``[low, high]``).
         text_zh, text_en: one sentence each, from the rule's template.
     """
 
@@ -133,6 +137,10 @@ def dress(
         "pending_since_us": event.pending_since_us,
         "samples": [list(sample) for sample in event.samples],
     }
+    if event.severity is not None:
+        evidence["severity"] = event.severity
+    if event.expected is not None:
+        evidence["expected"] = list(event.expected)
     words = {
         "value": _number(event.value),
         "limit": _number(event.limit),

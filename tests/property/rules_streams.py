@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from citynet.batch import SeriesBatch
 from citynet_rules.engine import Engine, Fed, SeriesInfo, Transition
+from citynet_rules.kinds import KINDS
 from citynet_rules.kinds.limit import LimitRule
 from citynet_rules.kinds.stale import StaleRule
+from citynet_rules.rule import Rule
 from citynet_rules.spec import RuleSet
 
 SECOND = 1_000_000
@@ -39,6 +41,15 @@ def stale_rule(ident: str, **fields: object) -> StaleRule:
     return StaleRule.model_validate(given | fields)
 
 
+def rule(kind: str, ident: str, **fields: object) -> Rule:
+    """A rule of any kind with the words filled in; `fields` set or replace the rest."""
+    given: dict[str, object] = {
+        "id": ident, "version": 1, "kind": kind, "title_zh": "测试", "title_en": "test", "domain": "gas", "metric": "x",
+        "unit": "u", "standard": "none", "edition": "1", "status": "D",
+    }  # fmt: skip
+    return KINDS[kind].model.model_validate(given | fields)
+
+
 RULES = RuleSet(
     (
         limit_rule("x-graded", levels={"blue": 1, "yellow": 2, "red": 4}, hysteresis=0.5, on_delay_s=5, gap_s_max=12),
@@ -47,6 +58,44 @@ RULES = RuleSet(
         limit_rule("y-graded", metric="y", levels={"blue": 2, "orange": 3, "red": 4}, on_delay_s=0, off_delay_s=6),
         stale_rule("x-stale"),
         stale_rule("y-stale", metric="y", clock="server", max_age_s=15),
+        rule(
+            "rate",
+            "x-rate",
+            direction="either",
+            per="s",
+            levels={"yellow": 0.5, "red": 1},
+            hysteresis=0.25,
+            gap_s_max=9,
+        ),
+        rule("rate", "y-rate", metric="y", direction="down", per="min", over_s=4, levels={"blue": 9}, on_delay_s=3),
+        rule("stuck", "x-stuck", level="blue", for_s=4, count_min=3, tolerance=0.5),
+        rule("stuck", "y-stuck", metric="y", level="blue", for_s=2, count_min=2, gap_s_max=20),
+        rule("range", "x-range", level="blue", low=0.0, high=4.0),
+        rule("range", "y-range", metric="y", level="yellow", high=3.5, off_delay_s=5),
+        rule("count", "x-count", level="yellow", match="at_least", threshold=3.0, n=3, window_s=9),
+        rule("count", "y-count", metric="y", level="orange", match="any", n=2, window_s=6),
+        rule("cusum", "x-cusum", levels={"blue": 1, "red": 2}, hysteresis=0.5, learn_count=3, gap_s_max=15),
+        rule(
+            "cusum",
+            "y-cusum",
+            metric="y",
+            direction="down",
+            levels={"blue": 1},
+            learn_count=2,
+            learn_s=4,
+            sigma_min=0.5,
+        ),
+        rule("deviation", "x-dev", levels={"blue": 1, "red": 2}, alpha=0.25, learn_count=3, clip=2, in_alarm="hold"),
+        rule(
+            "deviation",
+            "y-dev",
+            metric="y",
+            direction="up",
+            levels={"blue": 1},
+            alpha=0.5,
+            learn_count=2,
+            sigma_min=0.25,
+        ),
     )
 )
 SERIES = (
@@ -88,10 +137,29 @@ MARKS = st.builds(
 )
 SORTED_ISH = st.lists(READINGS, max_size=60).map(lambda rows: sorted(rows, key=lambda row: row.time_us))
 ANY_ORDER = st.lists(READINGS, max_size=60)
-READING_STREAMS = st.one_of(SORTED_ISH, ANY_ORDER)
-"""Accepted readings: in order of time, or in any order with repetitions."""
-STREAMS = st.lists(st.one_of(READINGS, READINGS, READINGS, MARKS), max_size=60)
-"""Readings and watermarks in any order; the watermarks keep no promise."""
+CALM = st.sampled_from([1.5, 1.5, 1.5, 1.5, 1.25, 1.75, 2.0, 1.0, 3.0, 5.0, nan])
+GAPS = st.sampled_from([1, 1, 1, 2, 3, 4, 4, 5, 9, 10, 21])
+
+
+def run(series: int, rows: list[tuple[int, float, int]]) -> list[Reading]:
+    """Readings of one series: (seconds after the one before, value, quality)."""
+    time_s, found = 0, []
+    for gap_s, value, quality in rows:
+        time_s += gap_s
+        found.append(Reading(series, time_s * SECOND, value, quality))
+    return found
+
+
+RUNS = st.builds(
+    run,
+    st.sampled_from([7, 5]),
+    st.lists(st.tuples(GAPS, CALM, st.sampled_from([0, 0, 0, 0, 0, 0, 2])), min_size=10, max_size=40),
+)
+"""One series that is mostly calm, so that what the kernels do without stepping matters."""
+READING_STREAMS = st.one_of(SORTED_ISH, ANY_ORDER, RUNS)
+"""Accepted readings: in order of time, in any order with repetitions, or a calm run of one series."""
+STREAMS = st.one_of(st.lists(st.one_of(READINGS, READINGS, READINGS, MARKS), max_size=60), RUNS)
+"""Readings and watermarks in any order (the watermarks keep no promise), or a calm run."""
 
 
 def engine(rules: RuleSet = RULES, series: Iterable[SeriesInfo] = SERIES) -> Engine:

@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from citynet.quality import LATE
+from citynet.quality import LATE, OUT_OF_RANGE, STUCK, UNCERTAIN
 from citynet_rules.engine import Transition
-from citynet_rules.kinds import limit, stale
+from citynet_rules.kinds import limit, stale, walk
+from citynet_rules.kinds.count import CountMachine
+from citynet_rules.kinds.cusum import CusumMachine
+from citynet_rules.kinds.deviation import DeviationMachine
 from citynet_rules.kinds.kind import UNUSABLE, Pairs
 from citynet_rules.kinds.limit import STATE, LimitRule, Limits
+from citynet_rules.kinds.physical import RangeMachine
+from citynet_rules.kinds.rate import RateMachine
 from citynet_rules.kinds.stale import StaleRule
+from citynet_rules.kinds.stuck import StuckMachine
+from citynet_rules.kinds.walk import Found
 from citynet_rules.late import is_late, late_rows
 from citynet_rules.rule import level_of, microseconds
 from citynet_rules.transition import NONE_US
 
-from .rules_streams import RULES, SERIES, STREAMS, Mark, Op, Reading, apply, engine, law
+from .rules_streams import (
+    READING_STREAMS,
+    RULES,
+    RUNS,
+    SERIES,
+    STREAMS,
+    Mark,
+    Op,
+    Reading,
+    apply,
+    engine,
+    feed,
+    keys,
+    law,
+)
 
 TIMES = st.one_of(st.integers(0, 20), st.integers(-(2**61), 2**61))
+
+
+MACHINES: dict[str, Callable[[Any], Any]] = {
+    "rate": RateMachine,
+    "stuck": StuckMachine,
+    "range": RangeMachine,
+    "count": CountMachine,
+    "cusum": CusumMachine,
+    "deviation": DeviationMachine,
+}
 
 
 class Oracle:
@@ -31,6 +65,8 @@ class Oracle:
         self.marks: dict[str, int] = {}
         self.limits: dict[tuple[str, int], limit.LimitState] = {}
         self.raised: dict[tuple[str, int], int] = {}
+        self.machines = {rule.id: MACHINES[rule.kind](rule) for rule in RULES if rule.kind in MACHINES}
+        self.states = {(r.id, info.id): self.machines[r.id].initial() for r, info in watched() if r.id in self.machines}
 
     def run(self, ops: list[Op]) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = []
@@ -60,6 +96,10 @@ class Oracle:
                 silence, gaps = stale.step(microseconds(rule.max_age_s), silence, row.time_us)
                 self.raised[pair] = silence.raised_us
                 found += [told(rule, info.device, gap) for gap in gaps]
+            else:
+                step = self.machines[rule.id].step
+                self.states[pair], changes = step(self.states[pair], row.time_us, row.value, row.quality)
+                found += [plain_of(rule, info.device, change) for change in changes]
         return found
 
     def _mark(self, mark: Mark) -> list[tuple[Any, ...]]:
@@ -73,7 +113,16 @@ class Oracle:
                 silence, gaps = stale.due(microseconds(rule.max_age_s), silence, watermark_us)
                 self.raised[pair] = silence.raised_us
                 found += [told(rule, info.device, gap) for gap in gaps]
+            elif hasattr(self.machines.get(rule.id), "due"):
+                pair, watermark_us = (rule.id, info.id), self.marks.get(info.source, NONE_US)
+                self.states[pair], changes = self.machines[rule.id].due(self.states[pair], watermark_us)
+                found += [plain_of(rule, info.device, change) for change in changes]
         return found
+
+
+def plain_of(rule: Any, device: str, e: Found) -> tuple[Any, ...]:
+    """What a scalar machine tells, in the form of `plain`."""
+    return (rule.id, device, e.change, e.level, e.time_us, e.value, e.limit, e.samples)
 
 
 def watched() -> list[tuple[Any, Any]]:
@@ -96,6 +145,50 @@ def plain(t: Transition) -> tuple[Any, ...]:
 def test_the_engine_is_the_scalar_machines(ops: list[Op], cuts: set[int]) -> None:
     got = [plain(t) for t in apply(engine(), ops, cuts)]
     assert sorted(got, key=repr) == sorted(Oracle().run(ops), key=repr)
+
+
+@law
+@given(
+    st.one_of(STREAMS, RUNS), st.one_of(st.just(frozenset(range(61))), st.frozensets(st.integers(0, 60), max_size=8))
+)
+def test_gliding_by_rank_is_walking(ops: list[Op], cuts: frozenset[int]) -> None:
+    """The way of large batches, taken for small ones too: the same transitions, the same state. Cut everywhere, each
+    reading glides from whatever state came before."""
+    walked = engine()
+    expected = apply(walked, ops, cuts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walk, "READINGS_A_RANK_MIN", 0.0)
+        glided = engine()
+        assert keys(apply(glided, ops, cuts)) == keys(expected)
+    assert glided.snapshot() == walked.snapshot()
+
+
+def low_high(rule: Any) -> tuple[float, float]:
+    return (-inf if rule.low is None else rule.low), (inf if rule.high is None else rule.high)
+
+
+@law
+@given(READING_STREAMS, st.sampled_from([0.0, 24.0]))
+def test_flags_are_what_the_machines_say(rows: list[Reading], readings_a_rank: float) -> None:
+    """A reading outside its range is flagged, and every reading while its series is stuck; nothing else is."""
+    oracle = Oracle()
+    expected = []
+    for row in rows:
+        late = is_late([row.time_us], oracle.tips.get(row.series, NONE_US)) == [True]
+        oracle.run([row])
+        flags = LATE if late else 0
+        for rule, info in watched():
+            if info.id != row.series or late:
+                continue
+            if rule.kind == "stuck" and oracle.states[rule.id, info.id].raised_us != NONE_US:
+                flags |= STUCK
+            usable = not row.quality & UNUSABLE and isfinite(row.value)
+            if rule.kind == "range" and usable and not low_high(rule)[0] <= row.value <= low_high(rule)[1]:
+                flags |= OUT_OF_RANGE | UNCERTAIN
+        expected.append(row.quality & ~LATE | flags)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walk, "READINGS_A_RANK_MIN", readings_a_rank)
+        assert feed(engine(), rows)[1] == expected
 
 
 VALUES = st.floats(0, 6, width=16)

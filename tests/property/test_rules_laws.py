@@ -32,16 +32,26 @@ from .rules_streams import (
 PLACES = st.sets(st.integers(0, 60), max_size=12)
 
 
-def test_the_streams_reach_every_kind_of_transition() -> None:
+def test_the_streams_reach_every_rule_and_every_kind_of_transition() -> None:
     """Otherwise the laws below would hold for nothing happening."""
-    rows = [
-        Reading(7, t * 1_000_000, v, 0)
-        for t, v in enumerate([3, 3, 3, 3, 3, 3, 5, 5, 5, 5, 5, 5, 2, *[2] * 10, *[1.2] * 11])
-    ]
-    rows += [Reading(5, t * 20_000_000, 4, 0) for t in range(3)] + [Reading(7, 60_000_000, 0, 0)]
-    found = apply(engine(), rows)
-    assert {t.kind for t in found} == {"raise", "escalate", "deescalate", "clear"}
-    assert {t.rule for t in found} >= {"x-graded", "x-low", "y-graded", "x-stale", "y-stale"}
+    draw = np.random.default_rng(1)
+    values = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0]
+    found: list[Transition] = []
+    for dwell in (1, 2, 3, 5, 8, 13):
+        rows = [
+            Reading(series, t * 1_000_000, value, 0)
+            for series in (7, 5)
+            for start in range(0, 200, dwell)
+            for value in [float(draw.choice(values))]
+            for t in range(start, start + dwell)
+        ]
+        found += apply(engine(), [*rows, Reading(7, 900_000_000, 0, 0), Reading(5, 900_000_000, 0, 0)])
+    assert {t.rule for t in found} == {rule.id for rule in RULES}
+    for kind in ("limit", "rate", "cusum", "deviation"):
+        of_kind = {rule.id for rule in RULES if rule.kind == kind}
+        assert {t.kind for t in found if t.rule in of_kind} == {"raise", "escalate", "deescalate", "clear"}
+    for rule in RULES:
+        assert {t.kind for t in found if t.rule == rule.id} >= {"raise", "clear"}
 
 
 @law

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+from citynet_rules.kinds.count import CountKind
+from citynet_rules.kinds.cusum import CusumKind
+from citynet_rules.kinds.deviation import DeviationKind
 from citynet_rules.kinds.kind import Kind
 from citynet_rules.kinds.limit import LimitKind
+from citynet_rules.kinds.night_flow import NightFlowKind
+from citynet_rules.kinds.physical import RangeKind
+from citynet_rules.kinds.rate import RateKind
 from citynet_rules.kinds.stale import StaleKind
+from citynet_rules.kinds.stuck import StuckKind
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (LimitKind(), StaleKind())}
+_ALL: tuple[Kind, ...] = (
+    LimitKind(),
+    StaleKind(),
+    RateKind(),
+    StuckKind(),
+    RangeKind(),
+    CountKind(),
+    CusumKind(),
+    DeviationKind(),
+    NightFlowKind(),
+)
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}

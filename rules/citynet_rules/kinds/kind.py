@@ -30,7 +30,8 @@ class Segments:
     Per segment: `slot` int64 (row of the series), `start` and `stop` int64 (rows; no segment is empty), `before_us`
     int64 and `before` float64 (time and value of the newest reading accepted before, `NONE_US` and NaN when there was
     none). Per row: `time_us` int64, `value` float64, `quality` uint8, `usable` bool or None when every row is usable:
-    neither bad nor test nor a value that is no finite number.
+    neither bad nor test nor a value that is no finite number; `flags` uint8, zeros at first, into which kinds put quality
+    flags by |=. What a kind decides must not depend on them: they come back with the stored rows.
     """
 
     slot: I64
@@ -42,6 +43,7 @@ class Segments:
     value: F64
     quality: U8
     usable: Bools | None
+    flags: U8
 
     def __len__(self) -> int:
         return len(self.slot)

@@ -1,0 +1,166 @@
+"""Every kind of rule that the shipped library does not use, one story each on simulated time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from math import nan
+
+import pytest
+
+from citynet_rules.kinds import KINDS
+from citynet_rules.spec import RuleSet
+
+from .timeline import LIBRARY, Timeline, exactly
+
+HOUR = 3600
+Story = Callable[[Timeline], None]
+STORIES: dict[str, tuple[dict[str, object], Story]] = {}
+
+
+def story(kind: str, name: str = "", **fields: object) -> Callable[[Story], Story]:
+    """Register a story of a rule of that kind."""
+
+    def register(function: Story) -> Story:
+        ident = name or kind
+        words = {
+            "id": ident, "version": 1, "kind": kind, "title_zh": "示例", "title_en": "example", "domain": "water",
+            "metric": "x", "unit": "u", "standard": "none", "edition": "1", "status": "D",
+        }  # fmt: skip
+        STORIES[ident] = (words | fields, function)
+        return function
+
+    return register
+
+
+@story(
+    "rate",
+    direction="up",
+    per="h",
+    levels={"yellow": 0.6, "orange": 1.2},
+    hysteresis=0.1,
+    on_delay_s=300,
+    gap_s_max=1800,
+)
+def _river(city: Timeline) -> None:
+    """0.1 m in 5 minutes is 1.2 m/h; across the gap of two hours there is no rate, however much it rose."""
+    for minute, level in [
+        (0, 1.0),
+        (5, 1.01),
+        (10, 1.07),
+        (15, 1.14),
+        (20, 1.25),
+        (25, 1.36),
+        (30, 1.36),
+        (40, 1.36),
+        (45, 1.36),
+    ]:
+        city.at(60 * minute).reading("river-1", level)
+    city.at(60 * 165).reading("river-1", 3.0)
+    city.at(60 * 170, 60 * 175).reading("river-1", 3.0)
+    city.want(exactly(15 * 60)).raised("yellow")
+    city.want(exactly(25 * 60)).escalated("orange")
+    city.want(exactly(40 * 60)).cleared("orange")
+
+
+@story("rate", "rate-over", direction="down", per="min", over_s=60, levels={"red": 1.0})
+def _noise(city: Timeline) -> None:
+    """Steps of 10 s are noise; over a minute the pressure falls by 2."""
+    city.at(0, 20, 40, 60).reading("p-1", 10)
+    city.at(10, 30, 50).reading("p-1", 9.5)
+    city.at(90).reading("p-1", 8.5)
+    city.at(120, 180).reading("p-1", 8)
+    city.want(exactly(120)).raised("red")
+    city.want(exactly(180)).cleared("red")
+
+
+@story("deviation", levels={"yellow": 4, "red": 8}, alpha=0.05, learn_count=20, sigma_min=0.1)
+def _own_baseline(city: Timeline) -> None:
+    """Between 9 and 11 is normal here: m = 10 and σ = 1.25 at most; 17 is yellow, 25 red."""
+    for n in range(60):
+        city.at(60 * n).reading("pump-1", 9 if n % 2 else 11)
+    city.at(3600).reading("pump-1", 17)
+    city.at(3660).reading("pump-1", 25)
+    city.at(3720, 3780).reading("pump-1", 10)
+    city.want(exactly(3600)).raised("yellow")
+    city.want(exactly(3660)).escalated("red")
+    city.want(exactly(3720)).cleared("red")
+
+
+@story("cusum", levels={"yellow": 5}, learn_count=20, gap_s_max=3600)
+def _creep(city: Timeline) -> None:
+    """±1 around 10 is learned, σ ≈ 1.03. A shift to 12 (z = 1.95) adds 1.45 a reading: the fourth reaches 5, the
+    sixth 8.7; back at 10 it falls by 0.5 a reading, below 5 with the eighth."""
+    for n in range(20):
+        city.at(60 * n).reading("cl-1", 9 if n % 2 else 11)
+    city.every(60, 1200, 1500).reading("cl-1", 12)
+    city.every(60, 1560, 2400).reading("cl-1", 10)
+    city.want(exactly(1380)).raised("yellow")
+    city.want(exactly(1980)).cleared("yellow")
+
+
+@story("count", level="orange", match="at_least", threshold=1.0, n=3, window_s=600)
+def _starts(city: Timeline) -> None:
+    """Three within ten minutes; the third newest leaves the window at 900. Bad readings are none."""
+    city.at(0, 300, 400, 500).reading("ps-1", 1)
+    city.at(450).reading("ps-1", nan)
+    city.at(460).reading("ps-1", 0)
+    city.at(2000, 2300, 2600).reading("ps-1", 1)  # 2000 has just left when 2600 comes
+    city.at(2700, 2900).reading("ps-1", 1)  # at 2900 the match of 2300 leaves and another comes
+    city.at(3199, 3200).watermark("gw-1")
+    city.want(exactly(400)).raised("orange")
+    city.want(exactly(900)).cleared("orange")
+    city.want(exactly(2700)).raised("orange")
+    city.want(exactly(3200)).cleared("orange")
+
+
+@story("night_flow", level="yellow", legitimate_use=1.0, baseline_nights=7)
+def _leak(city: Timeline) -> None:
+    """Net 2 for a week; then 2.5, which only the mean of three nights tells (120 % of 2 is 2.4); watermarks judge."""
+    for night, flow in enumerate([3.0] * 7 + [3.5, 3.5, 3.5, 3.0]):
+        begin = night * 24 * HOUR + 18 * HOUR  # 02:00 at UTC+8
+        city.every(900, begin, begin + 2 * HOUR).reading("dma-1", flow)
+        city.at(begin + 2.5 * HOUR).watermark("gw-1")
+    city.want(exactly(9 * 24 * HOUR + 20 * HOUR)).raised("yellow")
+    city.want(exactly(10 * 24 * HOUR + 20 * HOUR)).cleared("yellow")
+
+
+@story("stuck", level="blue", for_s=3600, count_min=4, tolerance=0.01, gap_s_max=1800)
+def _frozen(city: Timeline) -> None:
+    """An hour of the same value, begun anew by the silence; a step within the tolerance is none."""
+    city.every(900, 0, 2700).reading("lv-1", 1.50)
+    city.every(900, 5400, 9900).reading("lv-1", 1.505)
+    city.at(10_800).reading("lv-1", 1.52)
+    city.every(300, 11_100, 20_000).reading("lv-1", 1.55)
+    city.want(exactly(9000)).raised("blue")
+    city.want(exactly(10_800)).cleared("blue")
+    city.want(exactly(14_700)).raised("blue")
+
+
+@story("range", level="blue", low=-2.0, high=100.0, off_delay_s=60)
+def _impossible(city: Timeline) -> None:
+    """The ends belong to the range."""
+    city.at(0).reading("gas-1", 100)
+    city.at(10).reading("gas-1", 327.67)
+    city.at(20, 30).reading("gas-1", -2)
+    city.at(40).reading("gas-1", -2.5)
+    city.every(10, 50, 200).reading("gas-1", 3)
+    city.want(exactly(10)).raised("blue")
+    city.want(exactly(110)).cleared("blue")
+
+
+@pytest.mark.parametrize("ident", sorted(STORIES))
+def test_the_kind_tells_its_story(ident: str) -> None:
+    fields, tell = STORIES[ident]
+    city = Timeline(ident, RuleSet((KINDS[str(fields["kind"])].model.model_validate(fields),)))
+    tell(city)
+    for t in city.play():
+        assert t.object in t.text_zh
+        assert t.object in t.text_en
+        assert json.loads(json.dumps(t.evidence, allow_nan=False)) == t.evidence
+        assert t.evidence["samples"]
+        assert 0 <= t.evidence.get("severity", 0) <= 1
+
+
+def test_every_kind_has_a_story() -> None:
+    assert {rule.kind for rule in LIBRARY} | {str(fields["kind"]) for fields, _ in STORIES.values()} == set(KINDS)
