@@ -91,7 +91,10 @@ def rollup(
     with connect(load(DatabaseSettings, config)) as connection:
         found = rebuild(connection, first, last, progress)
     print(
-        json.dumps(asdict(found)) if as_json else f"{found.minutes} minutes and {found.hours} hours were computed anew"
+        json.dumps(asdict(found))
+        if as_json
+        else f"{found.minutes} minutes and {found.hours} hours were computed anew"
+        + (f"; {found.retired_hours} hours were left, their readings are gone" if found.retired_hours else "")
     )
 
 

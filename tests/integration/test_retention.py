@@ -14,6 +14,7 @@ from citynet.errors import CitynetError
 from citynet_ingest import audit
 from citynet_ingest.store import holds
 from citynet_ingest.store.parts import parts
+from citynet_ingest.store.rebuild import rebuild
 from citynet_ingest.store.server import probe
 from tests.ingest import wait_for
 from tests.life import PER_DAY, Connection, day, days_there, fill, parts_there, run, told
@@ -61,6 +62,19 @@ def test_the_audit_sees_a_part_that_went_without_the_books(connection: Connectio
     assert is_balanced(connection)
     connection.execute("DELETE FROM reading WHERE time < %s", (NOW - dt.timedelta(days=4),))
     assert not is_balanced(connection)
+
+
+def test_rollups_computed_anew_keep_hours_whose_readings_are_gone(connection: Connection) -> None:
+    """A straggler of a day that retention has taken is not that day: its rollups stay what they were."""
+    fill(connection, [day(13, NOW), day(0, NOW)])
+    run(connection, NOW, reading_keep_days=10, minute_keep_days=0)
+    before = connection.execute("SELECT * FROM rollup_hour ORDER BY series_id, time").fetchall()
+    straggler = dt.datetime.combine(day(13, NOW), dt.time(0, 7), dt.UTC)
+    connection.execute("SELECT ensure_reading_partitions(%s::date[])", ([day(13, NOW)],))
+    connection.execute("INSERT INTO reading SELECT %s, id, 1.0, 0 FROM series", (straggler,))
+    found = rebuild(connection, straggler, straggler + dt.timedelta(hours=1), lambda _: None)
+    assert (found.minutes, found.hours, found.retired_hours) == (0, 0, 2)
+    assert connection.execute("SELECT * FROM rollup_hour ORDER BY series_id, time").fetchall() == before
 
 
 def test_rollups_go_by_their_own_age(connection: Connection) -> None:

@@ -24,11 +24,13 @@ _UNBOUNDED = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """How many buckets were written anew, and in how many transactions."""
+    """How many buckets were written anew, in how many transactions, and how many hours were left alone because retention
+    has taken their readings: what came late since then is not all of them."""
 
     minutes: int
     hours: int
     steps: int
+    retired_hours: int
 
 
 def rebuild(
@@ -36,7 +38,8 @@ def rebuild(
 ) -> Rebuilt:
     """Replace the partials of every bucket in the whole hours (UTC) that [start, stop) touches by one partial each.
 
-    Safe beside running workers, and as often as wanted. Buckets without readings, and each series' newest, stay as they are.
+    Safe beside running workers, and as often as wanted. Buckets without readings, each series' newest, and
+    hours whose readings retention has taken stay as they are.
     A transaction takes an hour of at most 500 series; `progress` is told each day that is done.
 
     Raises:
@@ -56,7 +59,8 @@ def _rebuild(
 ) -> Rebuilt:
     series = [int(str(sid)) for (sid,) in connection.execute("SELECT id FROM series ORDER BY id").fetchall()]
     hour = start.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
-    minutes = hours = steps = 0
+    gone = _retired(connection, hour, stop)
+    minutes = hours = steps = left = 0
     while hour < stop:
         day, day_end = hour, min(hour.replace(hour=0) + _DAY, stop)
         if not _has_readings(connection, day, day_end):
@@ -64,12 +68,26 @@ def _rebuild(
         else:
             connection.execute("SELECT ensure_rollup_partitions(%s::date[])", ([day.date()],))
         while hour < day_end:
+            if any(hour < to_at and hour + _HOUR > from_at for from_at, to_at in gone):
+                left += 1
+                hour += _HOUR
+                continue
             for first in range(0, len(series), _SERIES):
                 made = _step(connection, hour, series[first : first + _SERIES])
                 minutes, hours, steps = minutes + made[0], hours + made[1], steps + 1
             hour += _HOUR
         progress(day_end)
-    return Rebuilt(minutes, hours, steps)
+    return Rebuilt(minutes, hours, steps, left)
+
+
+def _retired(connection: Connection, start: dt.datetime, stop: dt.datetime) -> list[tuple[dt.datetime, dt.datetime]]:
+    """Spans within [start, stop) whose readings retention has taken."""
+    rows = connection.execute(sql.text("retired_readings"), {"from_at": start, "to_at": stop + _HOUR}).fetchall()
+    return [
+        (from_at, to_at)
+        for from_at, to_at in rows
+        if isinstance(from_at, dt.datetime) and isinstance(to_at, dt.datetime)
+    ]
 
 
 def _has_readings(connection: Connection, start: dt.datetime, stop: dt.datetime) -> bool:
