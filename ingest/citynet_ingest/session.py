@@ -99,6 +99,7 @@ class Session:
         self._packet_id = 0
         self._allowed = asyncio.Event()
         self._allowed.set()
+        self._patience: asyncio.Timeout | None = None  # of the connection that is being made
 
     @property
     def is_connected(self) -> bool:
@@ -109,7 +110,7 @@ class Session:
         pause = _RETRY_S_MIN
         while not self._closing.is_set():
             try:
-                async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                async with asyncio.timeout(_CONNECT_TIMEOUT_S) as self._patience:
                     link = await self._open()
                 pause = _RETRY_S_MIN
                 await self._live(link)
@@ -132,6 +133,9 @@ class Session:
         """Disconnect; the broker keeps the session. What is in flight comes again at the next connect."""
         self._closing.set()
         self._allowed.set()
+        if self._patience is not None:
+            with contextlib.suppress(RuntimeError):  # that connection was made, or given up
+                self._patience.reschedule(asyncio.get_running_loop().time())
         if self._link is not None:
             self._link.write(mqtt5.DisconnectPacket().write())
             self._link.close()
