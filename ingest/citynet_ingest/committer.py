@@ -117,9 +117,8 @@ class Committer:
         try:
             timeout_ms = int(self._settings.commit_statement_timeout_s * 1000)
             connection.execute(f"SET statement_timeout = {timeout_ms}")
-            connection.execute(
-                "SET synchronous_commit = on"
-            )  # whatever the server's default is: the guarantee needs it
+            # Whatever the server's default is: the guarantee needs it.
+            connection.execute("SET synchronous_commit = on")
             patience_s = _PATIENCE_AGAIN_S if self._has_owned else _PATIENCE_S
             lock(connection, self._lanes, patience_s, self.stopping, self.watchdog)
             self._has_owned = True

@@ -57,9 +57,8 @@ class Worker:
         self._inlets = {lane: Inlet(lane, self, settings, broker) for lane in lanes}
         self._outage = log.OutageLog(_log, "broker")
         self._forgotten: list[int] = []  # lanes whose session the broker did not know any more
-        self._suspended: deque[Inlet] = (
-            deque()
-        )  # taken over by somebody; we may come back once the committer has checked
+        # Taken over by somebody; we may come back once the committer has checked.
+        self._suspended: deque[Inlet] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
