@@ -76,7 +76,8 @@ class Status(msgspec.Struct, frozen=True):
     """Retained on the gateway's status topic; the will is the same with ``online=false``.
 
     `claims` covers every epoch the spool still remembers; `at_us` is the gateway's clock; `clock` is ``synced`` or
-    ``unsynced``; `full` is true while the spool refuses.
+    ``unsynced``; `full` is true while the spool refuses. `drivers` says by driver what is wrong with its source, in plain
+    words; empty text where nothing is.
     """
 
     online: bool
@@ -88,6 +89,7 @@ class Status(msgspec.Struct, frozen=True):
     spool_bytes_max: int = 0
     rejected: int = 0
     claims: Annotated[list[Claim], msgspec.Meta(max_length=1024)] = []
+    drivers: Annotated[dict[str, str], msgspec.Meta(max_length=64)] = {}
 
 
 def encode(message: msgspec.Struct) -> bytes:

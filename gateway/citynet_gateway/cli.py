@@ -6,7 +6,6 @@ import json
 import secrets
 import signal
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Annotated
@@ -18,8 +17,9 @@ from citynet.runtime import metrics
 from citynet.runtime.command import ConfigOption, JsonOption, command, start_logging
 from citynet.runtime.settings import load
 from citynet_gateway import service
-from citynet_gateway.drivers.local_mqtt import SALT_BYTES, LocalMqtt
-from citynet_gateway.drivers.port import Driver
+from citynet_gateway.drivers import registry
+from citynet_gateway.drivers.port import Context
+from citynet_gateway.intake import Sorter
 from citynet_gateway.settings import GatewaySettings
 from citynet_gateway.spool import SegmentSpool
 from citynet_gateway.spool.files import LocalFiles
@@ -66,9 +66,9 @@ def build(settings: GatewaySettings) -> service.Gateway:
     except OSError as error:
         raise CitynetError(f"gateway data_dir {settings.data_dir}: {error.strerror or error}") from None
     inbox = service.Inbox()
-    drivers: Sequence[Driver] = [
-        LocalMqtt(settings, files, wall_clock_us, random, lambda: secrets.token_bytes(SALT_BYTES))
-    ]
+    sorter = Sorter(tuple(settings.alarm_metrics))
+    context = Context(settings, files, wall_clock_us, time.monotonic, random, sorter)
+    drivers = registry.build(context)
     uplink = Uplink(settings.id, settings.uplink, inbox.put_uplink, random)
     return service.Gateway(settings, spool, drivers, inbox, uplink, random, wall_clock_us)
 

@@ -41,6 +41,7 @@ UNPARK_S = 0.1  # between two attempts at what the spool refused
 RETRY_S_FIRST = 0.2
 RETRY_S_MAX = 5.0
 BATCH_BYTES_MAX = 256 * 1024
+TROUBLE_CHARS_MAX = 200
 CLOCK_KNOWN_FROM_US = 1_704_067_200_000_000  # 2024: an earlier clock was never set
 
 logger = log.get(__name__)
@@ -364,6 +365,7 @@ class Gateway:
             spool_bytes_max=self._settings.spool_bytes_max,
             rejected=self._rejected,
             claims=self._spool.claims(),
+            drivers={driver.name: driver.trouble()[:TROUBLE_CHARS_MAX] for driver in self._drivers},
         )
 
     def _tell_status(self, now_s: float) -> None:

@@ -46,17 +46,20 @@ class OutageLog:
         self._logger = logger
         self._what = what
         self._failures = 0
+        self.reason = ""  # the latest error while it lasts
 
     @property
     def failing(self) -> bool:
         return self._failures > 0
 
     def failed(self, error: object) -> None:
+        self.reason = str(error).strip()[:500]
         if self._failures == 0:
-            self._logger.warning(f"{self._what}-lost", error=str(error).strip()[:500])
+            self._logger.warning(f"{self._what}-lost", error=self.reason)
         self._failures += 1
 
     def worked(self) -> None:
         if self._failures:
             self._logger.info(f"{self._what}-back", failures=self._failures)
         self._failures = 0
+        self.reason = ""

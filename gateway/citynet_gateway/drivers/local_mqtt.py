@@ -15,10 +15,10 @@ session for us. Resuming, Mosquitto 2.0.11 ignores a Receive Maximum that has be
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from random import Random
 
 import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
@@ -29,10 +29,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from citynet.errors import CitynetError
 from citynet.runtime import failpoint, log
 from citynet_gateway import metrics
-from citynet_gateway.drivers.port import Offer, Resumed
-from citynet_gateway.intake import Sorter, interpret, source_token
+from citynet_gateway.drivers.port import Context, Offer, Resumed
+from citynet_gateway.intake import interpret, source_token
 from citynet_gateway.mqtt import KEEPALIVE_S, leave, new_client
-from citynet_gateway.settings import GatewaySettings
 from citynet_gateway.spool.files import Files, close_quietly, write_all
 
 SESSION_EXPIRY_S = 30 * 86_400  # how long the broker keeps messages for a gateway that is switched off
@@ -44,37 +43,25 @@ logger = log.get(__name__)
 
 
 class LocalMqtt:
-    """`Driver` on a local broker.
-
-    Args:
-        clock_us: wall clock, µs since the Unix epoch.
-        draw_salt: gives `SALT_BYTES` random bytes.
-    """
+    """`Driver` on a local broker."""
 
     name = "local-mqtt"
 
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        files: Files,
-        clock_us: Callable[[], int],
-        random: Random,
-        draw_salt: Callable[[], bytes],
-    ) -> None:
+    def __init__(self, context: Context) -> None:
+        settings = context.settings
         self._settings = settings
-        self._files = files
-        self._clock_us = clock_us
-        self._draw_salt = draw_salt
+        self._files = context.files
+        self._clock_us = context.clock_us
         self._salt_path = settings.data_dir / "field-session"
         self._salt = b""
         self._folder = f"{settings.field_prefix}/{settings.id}"
-        self._sorter = Sorter(tuple(settings.alarm_metrics))
+        self._sorter = context.sorter
         self._outage = log.OutageLog(logger, "field-broker")
         self._put: Callable[[Offer | Resumed], None] = _nowhere
         self._connection = 0
         self._taking = False
         self._answering = threading.Lock()
-        self._client = new_client(settings.local, f"{settings.id}-field", random, manual_ack=True)
+        self._client = new_client(settings.local, f"{settings.id}-field", context.random, manual_ack=True)
         self._client.on_connect = self._on_connect
         self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
@@ -110,6 +97,9 @@ class LocalMqtt:
                 if connection == self._connection and packet_id:
                     self._client.ack(packet_id, 1)
                     failpoint.hit("gateway.after-answer")
+
+    def trouble(self) -> str:
+        return self._outage.reason
 
     def pause(self) -> None:
         self._taking = False
@@ -204,7 +194,7 @@ class LocalMqtt:
         self._put(Offer(self, receipt, tuple(parts), token, bool(message.dup and packet_id), rejected))
 
     def _renew_salt(self) -> bytes:
-        salt = self._draw_salt()
+        salt = secrets.token_bytes(SALT_BYTES)
         write_salt(self._files, self._salt_path, salt)
         return salt
 

@@ -9,9 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Protocol
 
-from citynet_gateway.intake import Part
+from citynet_gateway.intake import Part, Sorter
+from citynet_gateway.settings import GatewaySettings
+from citynet_gateway.spool.files import Files
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a driver is built from.
+
+    Attributes:
+        clock_us: wall clock, µs since the Unix epoch; monotonic_s: never goes back.
+        sorter: which stream a metric belongs to.
+        files: the file system, for what a driver must remember across a power cut.
+    """
+
+    settings: GatewaySettings
+    files: Files
+    clock_us: Callable[[], int]
+    monotonic_s: Callable[[], float]
+    random: Random
+    sorter: Sorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +76,10 @@ class Driver(Protocol):
 
         Never blocks, never fails: a lost answer only means a repetition.
         """
+        ...
+
+    def trouble(self) -> str:
+        """What is wrong with the source, in plain words for the status; empty if nothing is. Called from another thread."""
         ...
 
     def pause(self) -> None:

@@ -1,0 +1,21 @@
+"""Which drivers a gateway has: one line a driver. A driver's module is imported only where it is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from citynet_gateway.drivers.port import Context, Driver
+
+
+def build(context: Context) -> list[Driver]:
+    """The drivers that the settings ask for. CitynetError if one of them cannot be used on this machine."""
+    return [driver for builder in _BUILDERS for driver in builder(context)]
+
+
+def _local_mqtt(context: Context) -> Iterator[Driver]:
+    from citynet_gateway.drivers.local_mqtt import LocalMqtt  # noqa: PLC0415
+
+    yield LocalMqtt(context)
+
+
+_BUILDERS: tuple[Callable[[Context], Iterator[Driver]], ...] = (_local_mqtt,)
