@@ -12,7 +12,7 @@ from citynet_ingest import metrics
 from citynet_ingest.inbox import Weighed
 from citynet_ingest.intake import Intake
 from citynet_ingest.lanes import broker_filters_of, client_id, filters_of, shards_of
-from citynet_ingest.parcel import size_of, weight_of
+from citynet_ingest.parcel import Parcel, weigh
 from citynet_ingest.session import Session
 from citynet_ingest.settings import IngestSettings
 from citynet_ingest.sources import Sources
@@ -25,7 +25,7 @@ class Owner(Protocol):
         """A new connection: what is unacknowledged comes again."""
 
     def took(self, weight: int) -> None:
-        """A message came that takes so many bytes."""
+        """Messages came, with one read of the socket, that take so many bytes."""
 
     def deliver(self, parcels: list[Weighed]) -> None:
         """All that came with one read of the socket."""
@@ -50,7 +50,7 @@ class Inlet:
         self._owner = owner
         sources = Sources(settings.sources)
         self._intake = Intake(shards_of(lane), settings.direct_content_type, sources, lane)
-        self._arriving: list[Weighed] = []
+        self._arriving: list[Parcel] = []
         self._reading_since = 0.0  # when the first message of this read of the socket was there
         self.session = Session(
             broker.endpoint(),
@@ -76,15 +76,15 @@ class Inlet:
     def received(self, packet: mqtt5.PublishPacket, generation: int) -> None:
         if not self._reading_since:
             self._reading_since = time.perf_counter()
-        parcel = self._intake.take(packet, generation, now_us())
-        weight = weight_of(parcel)
-        self.inflight_bytes += weight  # QoS 0 as well: no receive maximum holds that back
-        self._owner.took(weight)
-        self._arriving.append((parcel, size_of(parcel), weight))
+        self._arriving.append(self._intake.take(packet, generation, time.time_ns() // 1000))
 
     def paused(self) -> None:
         if self._arriving:
-            self._owner.deliver(self._arriving)
+            weighed = [weigh(parcel) for parcel in self._arriving]
+            weight = sum([item[2] for item in weighed])
+            self.inflight_bytes += weight  # QoS 0 as well: no receive maximum holds that back
+            self._owner.took(weight)
+            self._owner.deliver(weighed)
             metrics.DECODE_S.observe(time.perf_counter() - self._reading_since)
             self._arriving = []
         self._reading_since = 0.0

@@ -29,7 +29,7 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
     correlation: bytes = b""
 
 
-class BatchParcel(msgspec.Struct, frozen=True):
+class BatchParcel(msgspec.Struct, frozen=True, gc=False):
     """A batch of a gateway: sequence numbers `header.seq0` .. `header.last`, every one accounted for."""
 
     origin: Origin
@@ -68,7 +68,7 @@ class Key(msgspec.Struct, frozen=True, gc=False):
     body: bytes
 
 
-class DirectParcel(msgspec.Struct, frozen=True):
+class DirectParcel(msgspec.Struct, frozen=True, gc=False):
     """A message of a device without a gateway, or of a platform that speaks for its devices.
 
     `names` are those of the readings; `digest` recognises a redelivery by the broker, `key`, if there is one, by anybody.
@@ -165,19 +165,15 @@ _ROW_BYTES = 29  # columns of a decoded reading: index, time, value, quality, se
 _OBJECT_BYTES = 400  # a reading, reject or note as an object
 
 
-def weight_of(parcel: Parcel) -> int:
-    """Bytes of memory that a waiting parcel takes, about: decoded columns are several times their packed form."""
+def weigh(parcel: Parcel) -> tuple[Parcel, int, int]:
+    """The parcel, its readings (at least 1; they cut commits), and about how many bytes of memory it takes while it waits:
+    decoded columns are several times their packed form."""
     weight = _PARCEL_BYTES + len(parcel.origin.payload)
-    if isinstance(parcel, BatchParcel):
-        objects = len(parcel.batch.rejects) + len(parcel.notes)
-        return weight + _ROW_BYTES * len(parcel.batch) + _OBJECT_BYTES * objects
     if isinstance(parcel, DirectParcel):
-        return weight + _OBJECT_BYTES * (len(parcel.readings) + len(parcel.rejects))
-    return weight
-
-
-def size_of(parcel: Parcel) -> int:
-    """Readings in a parcel (at least 1), for cutting commits."""
+        readings = len(parcel.readings)
+        return parcel, readings or 1, weight + _OBJECT_BYTES * (readings + len(parcel.rejects))
     if isinstance(parcel, BatchParcel):
-        return max(1, len(parcel.batch))
-    return max(1, len(parcel.readings)) if isinstance(parcel, DirectParcel) else 1
+        readings = len(parcel.batch)
+        objects = len(parcel.batch.rejects) + len(parcel.notes)
+        return parcel, readings or 1, weight + _ROW_BYTES * readings + _OBJECT_BYTES * objects
+    return parcel, 1, weight

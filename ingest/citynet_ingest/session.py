@@ -297,7 +297,10 @@ class _Link(asyncio.Protocol):
             while position < end:
                 packet, used = mqtt5.read(view[position:])
                 position += used
-                self._give(packet)
+                if self._owner is not None:
+                    self._owner.handle(packet, self)
+                else:
+                    self.packets.put_nowait(packet)
         except IndexError:  # the rest of a packet is still on its way
             pass
         except ValueError as error:
@@ -305,12 +308,6 @@ class _Link(asyncio.Protocol):
         self._buffer = self._buffer[position:]
         if self._owner is not None:
             self._owner.read_done()
-
-    def _give(self, packet: mqtt5.Packet) -> None:
-        if self._owner is not None:
-            self._owner.handle(packet, self)
-        else:
-            self.packets.put_nowait(packet)
 
     def deliver(self, owner: Session) -> None:
         """From now on packets go to `owner`, those that came in the meantime first."""

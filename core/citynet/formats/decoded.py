@@ -38,7 +38,7 @@ class Uplink(msgspec.Struct, frozen=True, gc=False):
     key: str
 
 
-class Decoded(msgspec.Struct, frozen=True):
+class Decoded(msgspec.Struct, frozen=True, gc=False):
     """Readings of one message, and what had to be left out of them.
 
     `places` has, where a decoder went value by value, the place of each reading in the message; otherwise it is None.
