@@ -51,6 +51,7 @@ class GatewayProcess:
         field: EmbeddedMosquitto,
         uplink: EmbeddedMosquitto,
         settings: Mapping[str, object] | None = None,
+        tables: str = "",
     ) -> None:
         values = {
             "id": GATEWAY, "data_dir": str(folder / "data"), "sync_interval_ms": 50, "heartbeat_s": 0.0,
@@ -62,7 +63,7 @@ class GatewayProcess:
             "[gateway]",
             *(f"{key} = {json.dumps(item)}" for key, item in values.items()),
         ]
-        lines += ["[gateway.uplink]", f"port = {uplink.port}", "[gateway.local]", f"port = {field.port}"]
+        lines += ["[gateway.uplink]", f"port = {uplink.port}", "[gateway.local]", f"port = {field.port}", tables]
         self.folder = folder
         self.config = folder / "gateway.toml"
         self.config.write_text("\n".join(lines))

@@ -70,17 +70,26 @@ def interpret(
             raise DecodeError("unknown-topic", "topic", f"{topic[:120]!r} is not {folder}/<device>")
         decoded = formats.decode(content_type, payload, check_id(device, "topic"), accept_us)
     except DecodeError as error:
-        return [Part(TELEMETRY, (), (_raw(topic, payload, str(error)),))], 1
-    alarms = tuple(item for item in decoded.readings if sorter.is_alarm(item.metric))
-    others = (
-        tuple(item for item in decoded.readings if not sorter.is_alarm(item.metric)) if alarms else decoded.readings
-    )
-    notes = _raw_rejects(topic, payload, decoded.rejects)
+        return [Part(TELEMETRY, (), (raw_note(topic, payload, str(error)),))], 1
+    return sort_values(topic, payload, decoded.readings, decoded.rejects, sorter)
+
+
+def sort_values(
+    topic: str, payload: bytes, readings: Sequence[Reading], rejects: Sequence[formats.Reject], sorter: Sorter
+) -> tuple[list[Part], int]:
+    """The parts of a message that was understood, and how many raw notes are among them.
+
+    Args:
+        topic: where the message came from, for its notes. `payload`: the message itself.
+    """
+    alarms = tuple(item for item in readings if sorter.is_alarm(item.metric))
+    others = tuple(item for item in readings if not sorter.is_alarm(item.metric)) if alarms else tuple(readings)
+    notes = _raw_rejects(topic, payload, rejects)
     parts = [Part(ALARM, alarms)] if alarms else []
     if others or notes or not parts:
         if not others and not notes:
-            notes = (_raw(topic, payload, "empty at payload: no values"),)
-        parts.append(Part(TELEMETRY, tuple(others), notes))
+            notes = (raw_note(topic, payload, "empty at payload: no values"),)
+        parts.append(Part(TELEMETRY, others, notes))
     return parts, len(notes)
 
 
@@ -95,7 +104,7 @@ def source_token(topic: str, packet_id: int, payload: bytes, salt: bytes) -> byt
 def _raw_rejects(topic: str, payload: bytes, rejects: Sequence[formats.Reject]) -> tuple[RawNote, ...]:
     """One note a value: the first carries the whole message, the others only the value, so that a note stays affordable."""
     notes = [
-        _raw(
+        raw_note(
             topic,
             payload if position == 0 else reject.detail.encode(),
             f"{reject.reason} at {reject.where}: {reject.detail}",
@@ -103,13 +112,14 @@ def _raw_rejects(topic: str, payload: bytes, rejects: Sequence[formats.Reject]) 
         for position, reject in enumerate(rejects[:REJECTS_MAX])
     ]
     if len(rejects) > REJECTS_MAX:
-        notes[-1] = _raw(
+        notes[-1] = raw_note(
             topic, payload, f"{len(rejects) - REJECTS_MAX + 1} more values of this message are no readings"
         )
     return tuple(notes)
 
 
-def _raw(topic: str, payload: bytes, reason: str) -> RawNote:
+def raw_note(topic: str, payload: bytes, reason: str) -> RawNote:
+    """A message that could not be understood, cut to what a note may hold."""
     if len(payload) > RAW_BYTES_MAX:
         reason = f"{reason[: RAW_REASON_CHARS_MAX - 60]} (first {RAW_BYTES_MAX} of {len(payload)} bytes)"
     return RawNote(topic[:RAW_TOPIC_CHARS_MAX], payload[:RAW_BYTES_MAX], reason[:RAW_REASON_CHARS_MAX])

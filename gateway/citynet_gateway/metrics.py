@@ -40,3 +40,29 @@ CUTS = Counter(
     registry=REGISTRY,
 )
 CONNECTED = Gauge("citynet_gateway_connected", "1 while connected", ["side"], registry=REGISTRY)
+
+NOTES_SUPPRESSED = Counter(
+    "citynet_gateway_notes_suppressed_total",
+    "Raw notes beyond what one source address may leave",
+    ["driver"],
+    registry=REGISTRY,
+)
+HJ212_FRAMES = Counter(
+    "citynet_gateway_hj212_frames_total", "HJ 212 frames, and what was none, by outcome", ["outcome"], registry=REGISTRY
+)
+HJ212_CHECKSUMS = Counter(
+    "citynet_gateway_hj212_wrong_checksums_total",
+    "Frames of a station with a wrong checksum",
+    ["device"],
+    registry=REGISTRY,
+)
+HJ212_CONNECTIONS = Gauge("citynet_gateway_hj212_connections", "HJ 212 connections", registry=REGISTRY)
+HJ212_REFUSED = Counter(
+    "citynet_gateway_hj212_refused_connections_total", "Connections ended at the bound", registry=REGISTRY
+)
+HJ212_TIMEOUTS = Counter(
+    "citynet_gateway_hj212_timeouts_total", "Connections that were silent or slow for too long", registry=REGISTRY
+)
+HJ212_REQUESTS = Counter(
+    "citynet_gateway_hj212_requests_total", "Requests to stations by what came of them", ["outcome"], registry=REGISTRY
+)

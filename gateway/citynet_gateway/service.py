@@ -123,6 +123,7 @@ class Gateway:
         self._unanswered: deque[_Unanswered] = deque()
         self._parked: deque[_Unanswered] = deque()
         self._refusing: set[Stream] = set()  # streams that have something parked
+        self._known = False  # something is unanswered that may be safe already
         self._unpark_at_s = 0.0
         self._rejected = 0
         self._started_s = monotonic_s()
@@ -188,6 +189,7 @@ class Gateway:
         for part in offer.parts:
             if offer.repeated and self._spool.knows(part.stream, offer.token):
                 metrics.DUPLICATES.inc()
+                self._known = True
                 item.needs[part.stream] = self._spool.appended(part.stream)
                 continue
             if part.stream in self._refusing:
@@ -250,6 +252,8 @@ class Gateway:
             streams.append(wire.TELEMETRY)
         if streams:
             self._sync(streams, now_s)
+        elif self._known:
+            self._answer()  # a source that waits for its answer gives no reason for another sync
 
     def _sync(self, streams: Sequence[Stream], now_s: float) -> None:
         try:
@@ -268,6 +272,7 @@ class Gateway:
         self._answer()
 
     def _answer(self) -> None:
+        self._known = False
         synced = {stream: self._spool.synced(stream) for stream in STREAM_ORDER}
         ready: dict[Driver, list[Offer]] = {}
         waiting: deque[_Unanswered] = deque()

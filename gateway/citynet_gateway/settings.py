@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from citynet.formats import THINGSBOARD, is_known
 from citynet.ids import is_id
 from citynet.runtime.settings import BrokerEndpoint, Table, table_config
+from citynet_gateway.drivers.hj212.settings import Hj212Settings
 from citynet_gateway.spool import SpoolSettings
 from citynet_gateway.window import Limits
 
@@ -46,6 +47,9 @@ class GatewaySettings(Table):
     local: BrokerEndpoint = Field(
         _LOOPBACK,
         description="the broker that devices publish to; its max_inflight_messages should reach receive_max",
+    )
+    hj212: Hj212Settings = Field(
+        Hj212Settings.model_validate({}), description="environmental stations, HJ 212-2017; off without stations"
     )
     field_prefix: Annotated[str, AfterValidator(_prefix)] = Field(
         "field", max_length=200, description="devices publish to <field_prefix>/<gateway>/<device>"

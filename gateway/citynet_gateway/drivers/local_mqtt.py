@@ -32,7 +32,7 @@ from citynet_gateway import metrics
 from citynet_gateway.drivers.port import Context, Offer, Resumed
 from citynet_gateway.intake import interpret, source_token
 from citynet_gateway.mqtt import KEEPALIVE_S, leave, new_client
-from citynet_gateway.spool.files import Files, close_quietly, write_all
+from citynet_gateway.spool.files import Files, replace_durably
 
 SESSION_EXPIRY_S = 30 * 86_400  # how long the broker keeps messages for a gateway that is switched off
 SALT_BYTES = 16
@@ -195,7 +195,7 @@ class LocalMqtt:
 
     def _renew_salt(self) -> bytes:
         salt = secrets.token_bytes(SALT_BYTES)
-        write_salt(self._files, self._salt_path, salt)
+        replace_durably(self._files, self._salt_path, salt)
         return salt
 
 
@@ -206,20 +206,6 @@ def read_salt(files: Files, path: Path) -> bytes:
     except FileNotFoundError:
         return b""
     return salt if len(salt) == SALT_BYTES else b""
-
-
-def write_salt(files: Files, path: Path, salt: bytes) -> None:
-    """Replace the salt durably: written aside, synced, renamed. OSError as the storage says."""
-    aside = path.with_name(path.name + ".new")
-    files.unlink(aside)
-    file = files.create(aside)
-    try:
-        write_all(file, salt, 0)
-        file.datasync()
-    finally:
-        close_quietly(file)
-    files.rename(aside, path)
-    files.sync_folder(path.parent)
 
 
 def _receipt(offer: Offer) -> tuple[int, int]:

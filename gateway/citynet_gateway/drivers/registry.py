@@ -18,4 +18,11 @@ def _local_mqtt(context: Context) -> Iterator[Driver]:
     yield LocalMqtt(context)
 
 
-_BUILDERS: tuple[Callable[[Context], Iterator[Driver]], ...] = (_local_mqtt,)
+def _hj212(context: Context) -> Iterator[Driver]:
+    if context.settings.hj212.stations:
+        from citynet_gateway.drivers.hj212.driver import Hj212  # noqa: PLC0415
+
+        yield Hj212(context, context.settings.hj212)
+
+
+_BUILDERS: tuple[Callable[[Context], Iterator[Driver]], ...] = (_local_mqtt, _hj212)

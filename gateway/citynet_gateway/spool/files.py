@@ -149,6 +149,24 @@ def write_all(file: File, data: bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
+def replace_durably(files: Files, path: Path, data: bytes) -> None:
+    """Replace a small file: written aside, synced, renamed. After a power cut it is the old one or the new one.
+
+    Raises:
+        OSError: as the storage says; the old file is still there.
+    """
+    aside = path.with_name(path.name + ".new")
+    files.unlink(aside)
+    file = files.create(aside)
+    try:
+        write_all(file, data, 0)
+        file.datasync()
+    finally:
+        close_quietly(file)
+    files.rename(aside, path)
+    files.sync_folder(path.parent)
+
+
 def close_quietly(file: File) -> None:
     """Close a descriptor that is given up anyway; its error was reported where it was found."""
     with contextlib.suppress(OSError):
