@@ -66,3 +66,9 @@ HJ212_TIMEOUTS = Counter(
 HJ212_REQUESTS = Counter(
     "citynet_gateway_hj212_requests_total", "Requests to stations by what came of them", ["outcome"], registry=REGISTRY
 )
+PUSH_REQUESTS = Counter(
+    "citynet_gateway_push_requests_total",
+    "HTTP requests by status, and connections that gave way",
+    ["status"],
+    registry=REGISTRY,
+)

@@ -11,6 +11,8 @@ from citynet.formats import THINGSBOARD, is_known
 from citynet.ids import is_id
 from citynet.runtime.settings import BrokerEndpoint, Table, table_config
 from citynet_gateway.drivers.hj212.settings import Hj212Settings
+from citynet_gateway.drivers.mapping_settings import MappingSettings, overlap
+from citynet_gateway.drivers.push_settings import PushSettings
 from citynet_gateway.spool import SpoolSettings
 from citynet_gateway.window import Limits
 
@@ -50,6 +52,12 @@ class GatewaySettings(Table):
     )
     hj212: Hj212Settings = Field(
         Hj212Settings.model_validate({}), description="environmental stations, HJ 212-2017; off without stations"
+    )
+    mappings: list[MappingSettings] = Field(
+        [], max_length=64, description="payloads of other makers on the local broker, and what they mean"
+    )
+    push: PushSettings = Field(
+        PushSettings.model_validate({}), description="devices that push over HTTP; off without a port"
     )
     field_prefix: Annotated[str, AfterValidator(_prefix)] = Field(
         "field", max_length=200, description="devices publish to <field_prefix>/<gateway>/<device>"
@@ -93,6 +101,10 @@ class GatewaySettings(Table):
             raise ValueError("resend_after_s_max must not be below resend_after_s")
         if bad := [pattern for pattern in self.alarm_metrics if not pattern or len(pattern) > 64]:
             raise ValueError(f"alarm_metrics: patterns of 1 to 64 characters, not {bad[0][:80]!r}")
+        filters = [f"{self.field_prefix}/{self.id}/+", *(mapping.topic for mapping in self.mappings)]
+        for position, topic in enumerate(filters):
+            if twice := [other for other in filters[:position] if overlap(topic, other)]:
+                raise ValueError(f"mappings: {topic} overlaps {twice[0]}, a message could be taken twice")
         return self
 
     @property

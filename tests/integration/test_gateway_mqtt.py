@@ -44,8 +44,8 @@ class City:
         # A mutant may stumble over what it did before.
         wait_for(lambda: listens() or (mutant and not self.gateway.alive), "the gateway listens")
 
-    def configure(self, **settings: object) -> None:
-        self.gateway = GatewayProcess(self.folder, self.field, self.uplink, settings)
+    def configure(self, tables: str = "", **settings: object) -> None:
+        self.gateway = GatewayProcess(self.folder, self.field, self.uplink, settings, tables)
 
     def wait_values(self, count: int, deadline_s: float = 20.0) -> list[float]:
         wait_for(lambda: len(self.server.values()) >= count, f"{count} readings at the server", deadline_s)
@@ -81,6 +81,28 @@ def test_formats_are_chosen_by_content_type(city: City) -> None:
     city.device.send([{"bn": "sensor-1/", "n": "flow", "v": 2.5, "t": 1_790_000_000}], content_type=SENML)
     city.device.send({"flow": 3.5})
     assert city.wait_values(2) == [2.5, 3.5]
+
+
+MAPPING = """
+[[gateway.mappings]]
+topic = "plc/+/data"
+device = "plc-{2}"
+values = [{ path = "t", metric = "temperature_c", scale = 0.1 }, { path = "run", metric = "run_alarm" }]
+"""
+
+
+def test_foreign_payloads_are_read_by_their_mapping(city: City) -> None:
+    city.configure(MAPPING)
+    city.start()
+    city.device.send({"t": 215, "run": True}, topic="plc/7/data")
+    city.device.send({"x": 1}, topic="plc/7/data")
+    city.device.send({"level": 2.5})
+    city.wait_values(3)
+    assert {(row[0], row[3], row[4]) for row in city.server.stored} == {
+        (TELEMETRY, "plc-7/temperature_c", 21.5), (ALARM, "plc-7/run_alarm", 1.0), (TELEMETRY, "sensor-1/level", 2.5),
+    }  # fmt: skip
+    (raw,) = [item for _, _, _, item in city.server.notes if isinstance(item, RawNote)]
+    assert (raw.topic, raw.reason.partition(":")[0]) == ("plc/7/data", "no-values at $[0].values")
 
 
 def test_what_cannot_be_understood_is_kept_as_raw_note(city: City) -> None:

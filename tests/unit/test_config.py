@@ -15,7 +15,7 @@ from citynet.runtime.cli_config import app
 from citynet.runtime.settings import load
 
 ASSIGNMENT = re.compile(r"^#([a-z][a-z0-9_]* = )", re.MULTILINE)
-HEADING = re.compile(r"^#(\[[a-z_.]+\])$", re.MULTILINE)
+HEADING = re.compile(r"^#(\[[a-z0-9_.]+\])$", re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,8 @@ from citynet.errors import CitynetError
 from citynet.runtime import failpoint, log
 from citynet_gateway import metrics
 from citynet_gateway.drivers.port import Context, Offer, Resumed
-from citynet_gateway.intake import interpret, source_token
+from citynet_gateway.intake import Part, interpret, source_token
+from citynet_gateway.mapping import Mapping, find
 from citynet_gateway.mqtt import KEEPALIVE_S, leave, new_client
 from citynet_gateway.spool.files import Files, replace_durably
 
@@ -56,6 +57,8 @@ class LocalMqtt:
         self._salt = b""
         self._folder = f"{settings.field_prefix}/{settings.id}"
         self._sorter = context.sorter
+        self._mappings = [Mapping(item) for item in settings.mappings]
+        self._filters = [f"{self._folder}/+", *(mapping.topic for mapping in self._mappings)]
         self._outage = log.OutageLog(logger, "field-broker")
         self._put: Callable[[Offer | Resumed], None] = _nowhere
         self._connection = 0
@@ -142,7 +145,8 @@ class LocalMqtt:
         self._subscribe()
 
     def _subscribe(self) -> None:
-        self._client.subscribe(f"{self._folder}/+", options=SubscribeOptions(qos=1, retainHandling=_FRESH_TOPICS_ONLY))
+        options = SubscribeOptions(qos=1, retainHandling=_FRESH_TOPICS_ONLY)
+        self._client.subscribe([(name, options) for name in self._filters])
 
     def _on_subscribe(
         self,
@@ -152,12 +156,13 @@ class LocalMqtt:
         reasons: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
-        if any(reason.is_failure for reason in reasons):
-            self._outage.failed(f"subscription to {self._folder}/+ refused: {reasons[0]}")
+        refused = [(name, reason) for name, reason in zip(self._filters, reasons, strict=False) if reason.is_failure]
+        if refused:
+            self._outage.failed(f"subscription to {refused[0][0]} refused: {refused[0][1]}")
             return
         self._outage.worked()
         metrics.CONNECTED.labels("field").set(1)
-        logger.info("field-subscribed", topic=f"{self._folder}/+")
+        logger.info("field-subscribed", topic=", ".join(self._filters))
 
     def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:
         self._outage.failed(f"no broker at {self._settings.local.host}:{self._settings.local.port}")
@@ -179,19 +184,21 @@ class LocalMqtt:
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         if not self._taking:
             return  # not answered: the broker keeps it for the next start
-        content_type = getattr(message.properties, "ContentType", None) or self._settings.content_type_default
         packet_id, payload = message.mid if message.qos else 0, bytes(message.payload)
-        parts, rejected = interpret(
-            message.topic,
-            payload,
-            content_type,
-            folder=self._folder,
-            sorter=self._sorter,
-            accept_us=self._clock_us(),
-        )
+        parts, rejected = self._interpret(message, payload)
         token = source_token(message.topic, packet_id, payload, self._salt) if packet_id else b""
         receipt = (self._connection, packet_id)
         self._put(Offer(self, receipt, tuple(parts), token, bool(message.dup and packet_id), rejected))
+
+    def _interpret(self, message: paho.MQTTMessage, payload: bytes) -> tuple[list[Part], int]:
+        accept_us = self._clock_us()
+        mapping = find(self._mappings, message.topic)
+        if mapping is not None:
+            return mapping.interpret(message.topic, payload, self._sorter, accept_us)
+        content_type = getattr(message.properties, "ContentType", None) or self._settings.content_type_default
+        return interpret(
+            message.topic, payload, content_type, folder=self._folder, sorter=self._sorter, accept_us=accept_us
+        )
 
     def _renew_salt(self) -> bytes:
         salt = secrets.token_bytes(SALT_BYTES)

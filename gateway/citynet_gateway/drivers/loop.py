@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from citynet.runtime import log
 
+FLUSH_S = 0.1
+
 T = TypeVar("T")
 logger = log.get(__name__)
 
@@ -41,8 +43,8 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def stop(self, wait_s: float) -> None:
-        """End the loop after what it was told to do, and wait for its thread at most this long."""
-        self.call(self.loop.stop)
+        """End the loop after what it was told to do and a moment for it to go out; wait for its thread at most this long."""
+        self.call(self.loop.call_later, FLUSH_S, self.loop.stop)
         self._thread.join(wait_s)
 
     def _run(self) -> None:

@@ -25,4 +25,11 @@ def _hj212(context: Context) -> Iterator[Driver]:
         yield Hj212(context, context.settings.hj212)
 
 
-_BUILDERS: tuple[Callable[[Context], Iterator[Driver]], ...] = (_local_mqtt, _hj212)
+def _push(context: Context) -> Iterator[Driver]:
+    if context.settings.push.port:
+        from citynet_gateway.drivers.push import HttpPush  # noqa: PLC0415
+
+        yield HttpPush(context, context.settings.push)
+
+
+_BUILDERS: tuple[Callable[[Context], Iterator[Driver]], ...] = (_local_mqtt, _hj212, _push)
