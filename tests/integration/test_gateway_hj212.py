@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import queue
 import re
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from random import Random
+from typing import cast
 
 import pytest
 
+from citynet_gateway.cli import wall_clock_us
+from citynet_gateway.drivers.hj212.driver import Hj212
+from citynet_gateway.drivers.hj212.request import Reply, Request, clock_query, clock_set, interval_query, interval_set
+from citynet_gateway.drivers.port import Context, Offer, Resumed
+from citynet_gateway.intake import Sorter
+from citynet_gateway.settings import GatewaySettings
+from citynet_gateway.spool.files import LocalFiles
 from citynet_sim.protocols.hj212 import Station, frame
 from tests.cabinet import Cabinet
 from tests.gateway import wait_for
@@ -313,3 +324,43 @@ def _closed(line: socket.socket) -> bool:
         return line.recv(1) == b""
     except ConnectionResetError:
         return True
+
+
+def test_requests_to_a_station(tmp_path: Path) -> None:
+    """The driver alone, as remote hands will call it."""
+    settings = GatewaySettings.model_validate(
+        {
+            "data_dir": tmp_path,
+            "hj212": {"port": 0, "stations": [{"mn": MN, "device": "river-3", "password": "123456"}]},
+        }
+    )
+    offers: queue.Queue[Offer | Resumed] = queue.Queue()
+    context = Context(settings, LocalFiles(), wall_clock_us, time.monotonic, Random(1), Sorter([]))
+    driver = Hj212(context, settings.hj212)
+    driver.start(offers.put)
+    try:
+        assert driver.request("river-3", clock_query()).result(10) == Reply("no-connection")
+        listener = driver._listener
+        wait_for(lambda: listener._server, "it listens")
+        assert listener._server is not None
+        station = Station(listener._server.sockets[0].getsockname()[1], MN)
+        station.send(frame(station.segment("2011", station.values({"w01018": 1}))))
+        driver.answer([cast("Offer", offers.get(timeout=10))])
+        zone = driver.zone_of("river-3")
+        assert zone is not None
+        for request, outcome in (
+            (clock_query(), Reply("done", {"PolId": "w01018", "SystemTime": "20261122080000"})),
+            (clock_set(1_790_000_000_000_000, zone), Reply("done")),
+            (interval_set(60), Reply("done")),
+            (interval_query(), Reply("done", {"RtdInterval": "60"})),
+            (Request("1099"), Reply("wrong-cn")),
+        ):
+            pending = driver.request("river-3", request)
+            wait_for(lambda found=pending: found.done() or (station.receive(0.2) and found.done()), "a reply")
+            assert pending.result() == outcome
+        assert station.now + station.clock_error == datetime(2026, 9, 21, 22, 13, 20)  # noqa: DTZ001  (its own zone)
+        assert offers.empty(), "answers to requests are no readings"
+        station.cut()
+    finally:
+        driver.pause()
+        driver.stop()

@@ -327,11 +327,11 @@ class Hj212:
             logger.warning("hj212-speaks-something-else", peer=connection.peer)
             connection.abort()
             return
-        if not self._allowance.take(connection.peer, self._context.monotonic_s()):
+        if self.full or not self._allowance.take(connection.peer, self._context.monotonic_s()):
             metrics.NOTES_SUPPRESSED.labels(self.name).inc()
             return
         token = blake2b(data, digest_size=TOKEN_BYTES).digest()
-        if token not in self._waiting and not self.full:
+        if token not in self._waiting:
             self._waiting[token] = _Waiting()
             topic = _topic(station.mn if station else connection.peer)
             part = Part(TELEMETRY, (), (raw_note(topic, data, f"hj212-{reason} at frame: {text}"),))
