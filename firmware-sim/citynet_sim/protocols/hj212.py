@@ -15,24 +15,11 @@ RECOUNT = 3
 _REALTIME_S = 30
 
 
-def _shifted(value: int) -> int:
-    for _ in range(8):
-        low = value & 1
-        value >>= 1
-        if low:
-            value ^= 0xA001
-    return value
-
-
-_TABLE = [_shifted(value) for value in range(256)]
-
-
 def checksum(text: bytes) -> str:
-    """Four hex digits by the standard's algorithm: the register loses its low byte before the next byte comes in."""
+    """Four hex digits, bit by bit as the standard has it: the high byte alone meets the next character."""
     register = 0xFFFF
     for byte in text:
-        mixed = register // 256 ^ byte
-        register = mixed // 256 ^ _TABLE[mixed % 256]
+        register = _divided(register // 256 ^ byte)
     return format(register, "04X")
 
 
@@ -40,8 +27,17 @@ def modbus_checksum(text: bytes) -> str:
     """Four hex digits of CRC-16/Modbus, for loggers whose makers mistook one for the other."""
     register = 0xFFFF
     for byte in text:
-        register = register // 256 ^ _TABLE[(register ^ byte) % 256]
+        register = _divided(register ^ byte)
     return format(register, "04X")
+
+
+def _divided(value: int) -> int:
+    for _ in range(8):
+        low = value & 1
+        value >>= 1
+        if low:
+            value ^= 0xA001
+    return value
 
 
 def frame(segment: bytes, *, modbus: bool = False) -> bytes:

@@ -26,11 +26,19 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.loop = asyncio.new_event_loop()
-        self.loop.set_exception_handler(self._surprise)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop. RuntimeError before `start`."""
+        if self._loop is None:
+            raise RuntimeError(f"{self._name} was not started")
+        return self._loop
+
     def start(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(self._surprise)
         self._thread.start()
 
     def call(self, function: Callable[..., object], *args: object) -> None:
@@ -44,8 +52,9 @@ class LoopThread:
 
     def stop(self, wait_s: float) -> None:
         """End the loop after what it was told to do and a moment for it to go out; wait for its thread at most this long."""
-        self.call(self.loop.call_later, FLUSH_S, self.loop.stop)
-        self._thread.join(wait_s)
+        if self._loop is not None:
+            self.call(self._loop.call_later, FLUSH_S, self._loop.stop)
+            self._thread.join(wait_s)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)

@@ -34,9 +34,10 @@ from citynet_gateway.drivers.push_request import (
     response,
 )
 from citynet_gateway.drivers.push_settings import PushSettings
-from citynet_gateway.intake import Part, sort_values, source_token
+from citynet_gateway.intake import sort_values, source_token
 
-WAITING_MAX = 256  # requests that wait for their sync; beyond it 503
+BODIES_BYTES_MAX = 1 << 20  # bodies that are read or wait for their sync, all together; beyond it 503
+BODY_BYTES_MIN = 1 << 10  # what a body counts at least
 IDLE_S = 60.0  # a connection between two requests
 LINGER_S = 1.0
 STOP_S = 0.6
@@ -62,7 +63,8 @@ class HttpPush:
         self._server: asyncio.Server | None = None
         self._outage = log.OutageLog(logger, "push-listener")
         self._waiting: dict[int, asyncio.Future[None]] = {}
-        self._parked: set[int] = set()  # given up by their sender, not yet by us
+        self._parked: dict[int, int] = {}  # bodies given up by their sender, not yet by us, and their bytes
+        self._bytes = 0  # of all bodies inside
         self._connections: dict[asyncio.Task[None], float] = {}  # since when without a whole request
         self._numbers = 0
         self._ending = False
@@ -133,7 +135,7 @@ class HttpPush:
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request and its answer. Whether another may follow on this connection."""
         head: Head | None = None
-        keep = False
+        keep, entered = False, 0
         try:
             async with asyncio.timeout(IDLE_S):
                 first = await reader.read(1)
@@ -142,6 +144,7 @@ class HttpPush:
             async with asyncio.timeout(self._settings.read_s):
                 head = parse_head(await self._read_head(reader, first))
                 content_type = check(head, self._doors, self._settings.body_bytes_max)
+                entered = self._enter(head.length)
                 if head.expects_go:
                     writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 body = await reader.readexactly(head.length)
@@ -156,6 +159,8 @@ class HttpPush:
             status, answer = problem.status, refusal(problem, head.path, keep=False)
         except Problem as problem:
             status, answer = problem.status, refusal(problem, head.path if head else "", keep=keep)
+        finally:
+            self._bytes -= entered
         metrics.PUSH_REQUESTS.labels(str(int(status))).inc()
         writer.write(answer)
         async with asyncio.timeout(self._settings.read_s):
@@ -186,8 +191,6 @@ class HttpPush:
 
     async def _take(self, head: Head, content_type: str, body: bytes) -> dict[str, object]:
         """Offer a body and wait until it is safe. Problem if it cannot be decoded, or is not safe in time."""
-        if len(self._waiting) + len(self._parked) >= WAITING_MAX:
-            raise Problem("busy", "The spool is full, or its storage is slow. Nothing was taken.")
         try:
             decoded = formats.decode(content_type, body, head.device, self._context.clock_us())
         except DecodeError as error:
@@ -196,14 +199,27 @@ class HttpPush:
         parts, rejected = sort_values(topic, body, decoded.readings, decoded.rejects, self._context.sorter)
         key = head.headers.get("idempotency-key", "")
         token = source_token(f"{topic}/{key}", 0, body, b"push") if key else b""
-        await self._until_safe(parts, rejected, token)
+        await self._until_safe(
+            Offer(self, self._new_number(), tuple(parts), token, bool(token), rejected), max(len(body), BODY_BYTES_MIN)
+        )
         return {"readings": len(decoded.readings), "rejected": len(decoded.rejects)}
 
-    async def _until_safe(self, parts: Sequence[Part], rejected: int, token: bytes) -> None:
+    def _enter(self, length: int) -> int:
+        """Room for a body; returns what it counts. Problem if there is none: the spool is full, or its storage is slow."""
+        size = max(length, BODY_BYTES_MIN)
+        if self._bytes + sum(self._parked.values()) + size > BODIES_BYTES_MAX:
+            raise Problem("busy", "Too much waits to become safe already. Nothing was taken.")
+        self._bytes += size
+        return size
+
+    def _new_number(self) -> int:
         self._numbers += 1
+        return self._numbers
+
+    async def _until_safe(self, offer: Offer, size: int) -> None:
         number = self._numbers
         safe = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self._put(Offer(self, number, tuple(parts), token, repeated=bool(token), rejected=rejected))
+        self._put(offer)
         try:
             async with asyncio.timeout(self._settings.answer_s):
                 await safe
@@ -215,13 +231,13 @@ class HttpPush:
         finally:
             del self._waiting[number]
             if safe.cancelled():
-                self._parked.add(number)
+                self._parked[number] = size
 
     def _safe(self, numbers: Sequence[object]) -> None:
         for number in numbers:
             if not isinstance(number, int):
                 continue
-            self._parked.discard(number)
+            self._parked.pop(number, None)
             waiting = self._waiting.get(number)
             if waiting is not None and not waiting.done():
                 waiting.set_result(None)

@@ -56,7 +56,7 @@ from citynet_gateway.intake import Part, raw_note, sort_values
 from citynet_gateway.spool.files import replace_durably
 from citynet_gateway.spool.segment import TOKEN_BYTES
 
-WAITING_MAX = 512  # messages of all stations that wait for their sync; then nobody is read
+WAITING_MAX = 256  # messages of all stations that wait for their sync; then nobody is read
 TICK_S = 1.0
 SAVE_S = 60.0
 STOP_S = 0.6

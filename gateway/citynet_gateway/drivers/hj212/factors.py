@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from citynet.quality import BAD, GOOD, OUT_OF_RANGE, SUBSTITUTED, TEST, UNCERTAIN
 
@@ -47,6 +48,7 @@ def quality_of(flag: str) -> int:
     return QUALITY_OF_FLAG.get(flag.upper(), UNCERTAIN) if flag else GOOD
 
 
+@lru_cache(4_096)  # a station says the same all its life
 def metric_of(factor: Factor, period: str, field: str) -> str:
     """The metric of one value. `field` is the standard's name: ``Rtd``, ``Avg``, ``ZsMin``, ``Cou`` …"""
     kind, unit = field.lower(), factor.unit

@@ -24,6 +24,16 @@ _BLANK = b"\r\n \t\0"
 _POLYNOMIAL = 0xA001
 
 
+def _rest(value: int) -> int:
+    """What eight steps of division leave of a byte."""
+    for _ in range(8):
+        value = (value >> 1) ^ _POLYNOMIAL if value & 1 else value >> 1
+    return value
+
+
+_RESTS = tuple(_rest(value) for value in range(256))
+
+
 def checksum(data: bytes) -> int:
     """The standard's own 16-bit checksum (its appendix A), start value FFFF.
 
@@ -32,8 +42,7 @@ def checksum(data: bytes) -> int:
     register = 0xFFFF
     for byte in data:
         register = (register >> 8) ^ byte
-        for _ in range(8):
-            register = (register >> 1) ^ _POLYNOMIAL if register & 1 else register >> 1
+        register = (register >> 8) ^ _RESTS[register & 0xFF]
     return register
 
 
@@ -41,9 +50,7 @@ def checksum_modbus(data: bytes) -> int:
     """CRC-16/Modbus, which some loggers send instead."""
     register = 0xFFFF
     for byte in data:
-        register ^= byte
-        for _ in range(8):
-            register = (register >> 1) ^ _POLYNOMIAL if register & 1 else register >> 1
+        register = (register >> 8) ^ _RESTS[(register ^ byte) & 0xFF]
     return register
 
 
