@@ -166,3 +166,23 @@ def test_local_times_go_both_ways(at_s: int) -> None:
     for zone in (ZoneInfo("Asia/Shanghai"), timezone(timedelta(hours=5, minutes=45)), UTC):
         assert time_us(time_text(at_s * 1_000_000, zone), zone) == at_s * 1_000_000
         assert time_us(time_text(at_s * 1_000_000 + 7_000, zone, milliseconds=True), zone) == at_s * 1_000_000 + 7_000
+
+
+def test_a_frame_that_was_cut_off_is_told_at_its_end_and_costs_only_itself() -> None:
+    deframer = Deframer(DATA_MAX)
+    for end in (b"\n", b"\r"):
+        deframer.feed(b"##0020abc" + end)
+        assert deframer.next() == Broken("cut-short", b"##0020abc")
+        assert deframer.next() is None
+    good = encode(b"MN=1")
+    for cut in (
+        b"##0000ABC",
+        b"##0004MN=1",
+        b"##0004MN=1A",
+        b"##0005MN=1",
+        b"##0004MN=1ABC#",
+        b"##9999",
+        b"##",
+        b"##00",
+    ):
+        assert [piece for piece in whole(cut + good) if isinstance(piece, Frame)] == [Frame(b"MN=1", good[-6:-2])], cut
