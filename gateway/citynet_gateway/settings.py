@@ -10,6 +10,11 @@ from pydantic import AfterValidator, Field, model_validator
 from citynet.formats import THINGSBOARD, is_known
 from citynet.ids import is_id
 from citynet.runtime.settings import BrokerEndpoint, Table, table_config
+from citynet_gateway import interlock_settings
+from citynet_gateway.clock import ClockMode
+from citynet_gateway.interlock_settings import INTERLOCKS_MAX, InterlockSettings
+from citynet_gateway.outputs.file_settings import FileOutputSettings
+from citynet_gateway.sense_settings import SenseSettings
 from citynet_gateway.spool import SpoolSettings
 from citynet_gateway.window import Limits
 
@@ -78,6 +83,21 @@ class GatewaySettings(Table):
         10.0, ge=0, le=3600, description="interval of the reading <id>/gateway_uptime_s (alarm stream); 0 sends none"
     )
     status_interval_s: float = Field(5.0, ge=0.1, le=3600, description="interval of the retained status")
+    clock: ClockMode = Field(
+        "trust",
+        description="trust the machine's clock once it is past 2024, or wait until the kernel calls it synchronised",
+    )
+    clock_wait_s: float = Field(
+        120.0, ge=0, le=86_400, description="how long telemetry waits for the clock while there is a link"
+    )
+    sense: list[SenseSettings] = Field([], max_length=256, description="deadbands, units and ranges of metrics")
+    interlocks: list[InterlockSettings] = Field(
+        [], max_length=INTERLOCKS_MAX, description="limits that switch outputs on the gateway itself"
+    )
+    file_outputs: list[FileOutputSettings] = Field([], max_length=64, description="outputs that are files, as in sysfs")
+    output_refresh_s: float = Field(
+        10.0, ge=0, le=3_600, description="how often an output is written again, for its own watchdog; 0: never"
+    )
     metrics_port: int = Field(0, ge=0, le=65_535, description="Prometheus metrics on loopback; 0 serves none")
 
     @model_validator(mode="after")
@@ -89,6 +109,8 @@ class GatewaySettings(Table):
             raise ValueError("resend_after_s_max must not be below resend_after_s")
         if bad := [pattern for pattern in self.alarm_metrics if not pattern or len(pattern) > 64]:
             raise ValueError(f"alarm_metrics: patterns of 1 to 64 characters, not {bad[0][:80]!r}")
+        if wrong := interlock_settings.problem(self.interlocks):
+            raise ValueError(wrong)
         return self
 
     @property

@@ -28,11 +28,11 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from citynet.errors import CitynetError
 from citynet.runtime import failpoint, log
-from citynet_gateway import metrics
+from citynet_gateway import durable, metrics
 from citynet_gateway.drivers.port import Context, Offer, Resumed
 from citynet_gateway.intake import interpret, source_token
 from citynet_gateway.mqtt import KEEPALIVE_S, leave, new_client
-from citynet_gateway.spool.files import Files, close_quietly, write_all
+from citynet_gateway.spool.files import Files
 
 SESSION_EXPIRY_S = 30 * 86_400  # how long the broker keeps messages for a gateway that is switched off
 SALT_BYTES = 16
@@ -51,7 +51,7 @@ class LocalMqtt:
         settings = context.settings
         self._settings = settings
         self._files = context.files
-        self._clock_us = context.clock_us
+        self._stamp_us = context.stamp_us
         self._salt_path = settings.data_dir / "field-session"
         self._salt = b""
         self._folder = f"{settings.field_prefix}/{settings.id}"
@@ -187,7 +187,7 @@ class LocalMqtt:
             content_type,
             folder=self._folder,
             sorter=self._sorter,
-            accept_us=self._clock_us(),
+            accept_us=self._stamp_us(),
         )
         token = source_token(message.topic, packet_id, payload, self._salt) if packet_id else b""
         receipt = (self._connection, packet_id)
@@ -209,17 +209,8 @@ def read_salt(files: Files, path: Path) -> bytes:
 
 
 def write_salt(files: Files, path: Path, salt: bytes) -> None:
-    """Replace the salt durably: written aside, synced, renamed. OSError as the storage says."""
-    aside = path.with_name(path.name + ".new")
-    files.unlink(aside)
-    file = files.create(aside)
-    try:
-        write_all(file, salt, 0)
-        file.datasync()
-    finally:
-        close_quietly(file)
-    files.rename(aside, path)
-    files.sync_folder(path.parent)
+    """Replace the salt durably. OSError as the storage says."""
+    durable.replace(files, path, salt)
 
 
 def _receipt(offer: Offer) -> tuple[int, int]:
