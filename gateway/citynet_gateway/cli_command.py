@@ -53,7 +53,7 @@ def command_gateway(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Have a gateway do something and wait for the result, over the broker of [broker]. Exit 1 unless it was done."""
+    """Have a gateway do something and wait for the result, over the broker of the table broker. Exit 1 unless it was done."""
     if not is_id(gateway):
         raise typer.BadParameter("must be 1..64 of A-Z a-z 0-9 . _ -", param_hint="GATEWAY")
     args = _arguments(arguments or [])

@@ -80,6 +80,11 @@ class CommandMemory:
             result = msgspec.structs.replace(result, data={}, reason=result.reason[:1_000])
         entry.result = result
 
+    def kind_of(self, ident: str) -> str | None:
+        """Of a remembered command."""
+        entry = self._entries.get(ident)
+        return entry.kind if entry is not None else None
+
     def running_on(self, ident: str) -> None:
         """A command of an earlier run is being brought to its end by this one."""
         self._running.add(ident)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,11 +45,14 @@ def save(files: Files, path: Path, state: msgspec.Struct) -> None:
 
 
 def load(files: Files, path: Path, kind: type[T]) -> T | None:
-    """The state in `path`; None if there is none, or none that is whole."""
+    """The state in `path`; None if there is none, or none that is whole. What is returned survives a power cut from now on."""
     try:
         data = files.read(path, 0, STATE_BYTES_MAX + _HEAD_BYTES)
     except OSError:
         return None
+    with contextlib.suppress(OSError):  # e.g. somebody who may only read looks at it
+        # A process that was killed between rename and sync left a state that only the page cache knows.
+        files.sync_folder(path.parent)
     body = data[_HEAD_BYTES:]
     if not data.startswith(_MAGIC) or data[len(_MAGIC) : _HEAD_BYTES] != int(google_crc32c.value(body)).to_bytes(
         4, "little"

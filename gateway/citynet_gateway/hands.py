@@ -1,8 +1,8 @@
 """Remote hands: commands that come over the link, one after the other in a thread of their own.
 
-Every command that changes something is remembered durably before it is begun and with its result (`command_memory`), so it is
-done at most once. A result is published and put into the journal. A pushed configuration is tried by a restart of the process; this
-thread watches over the trial.
+Every command that changes something is remembered durably before it is begun, and with its result (`command_memory`): it is
+done at most once. A result is published and put into the journal. A pushed configuration is tried by a restart of the
+process; this thread watches over the trial.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from citynet.control import Command, CommandResult, CommandState, decode
 from citynet.errors import CitynetError, ConfigError, DecodeError
-from citynet.runtime import log
+from citynet.runtime import failpoint, log
 from citynet_gateway import durable, metrics, pushed_state
 from citynet_gateway.command_memory import CommandMemory, Entries
 from citynet_gateway.drivers.port import Driver
@@ -160,6 +160,7 @@ class Hands:
                 self._memory.finish(_result(command, "refused", refusal))
                 self._tell(_result(command, "refused", refusal))
                 return
+            failpoint.hit("gateway.command-begun")
         try:
             state, data = self._kinds[command.kind](command)
             result = _result(command, state, data=data)
@@ -167,6 +168,7 @@ class Hands:
             result = _result(command, "refused", str(error))
         except (CitynetError, OSError) as error:
             result = _result(command, "failed", str(error))
+        failpoint.hit("gateway.command-done")
         if result.state != "trial":
             self._memory.finish(result)
             if command.kind not in _READS:
@@ -297,7 +299,8 @@ class Hands:
         config = self._reach.config
         for item in pushed_state.untold(config.state):
             state: CommandState = "done" if item.verdict == "applied" else "rolled-back"
-            result = CommandResult(item.command, "config-push", state, item.reason, {"serial": item.serial}, item.at_us)
+            kind = self._memory.kind_of(item.command) or "config-push"
+            result = CommandResult(item.command, kind, state, item.reason, {"serial": item.serial}, item.at_us)
             self._memory.finish(result)
             try:
                 config.told(item.serial)

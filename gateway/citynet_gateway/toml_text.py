@@ -10,10 +10,10 @@ from typing import Any
 
 def dump(data: Mapping[str, Any]) -> str:
     """A document with the tables of `data`; every value below a table is written in line."""
-    lines = [f"{_key(name)} = {_value(item)}" for name, item in data.items() if not isinstance(item, Mapping)]
+    lines = [f"{_key(name)} = {value(item)}" for name, item in data.items() if not isinstance(item, Mapping)]
     for name, table in data.items():
         if isinstance(table, Mapping):
-            lines += [f"[{_key(name)}]", *(f"{_key(key)} = {_value(item)}" for key, item in table.items())]
+            lines += [f"[{_key(name)}]", *(f"{_key(key)} = {value(item)}" for key, item in table.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -26,15 +26,16 @@ def _text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _value(item: Any) -> str:
+def value(item: Any) -> str:
+    """One value in line."""
     if isinstance(item, bool):
         return "true" if item else "false"
     if isinstance(item, str):
         return _text(item)
     if isinstance(item, Mapping):
-        return "{" + ", ".join(f"{_key(key)} = {_value(value)}" for key, value in item.items()) + "}"
+        return "{" + ", ".join(f"{_key(key)} = {value(inner)}" for key, inner in item.items()) + "}"
     if isinstance(item, list):
-        return "[" + ", ".join(_value(value) for value in item) + "]"
+        return "[" + ", ".join(value(inner) for inner in item) + "]"
     if isinstance(item, date | time):
         return item.isoformat()
     return repr(item)  # integers, and floats, whose inf and nan are TOML's as well
