@@ -25,11 +25,13 @@ from citynet_gateway.drivers.port import Context
 from citynet_gateway.edge import Edge
 from citynet_gateway.inbox import Inbox
 from citynet_gateway.intake import Sorter
+from citynet_gateway.outputs import registry as outputs
 from citynet_gateway.pushed_config import PushedConfig
 from citynet_gateway.settings import GatewaySettings
 from citynet_gateway.spool import SegmentSpool
 from citynet_gateway.spool.files import LocalFiles
 from citynet_gateway.spool.inspect import EpochState, inspect
+from citynet_gateway.timekeeper import Timekeeper
 from citynet_gateway.uplink import Uplink
 from citynet_gateway.window import STREAM_ORDER
 
@@ -91,13 +93,13 @@ def build(settings: GatewaySettings, pushed: PushedConfig) -> service.Gateway:
     except OSError as error:
         raise CitynetError(f"gateway data_dir {settings.data_dir}: {error.strerror or error}") from None
     held = {span.epoch for stream in STREAM_ORDER for span in spool.spans(stream)}
-    edge = Edge(settings, files, spool.epoch, held, pushed)
-    inbox = Inbox(edge.tap)
+    clock = Timekeeper(files, settings.data_dir / "clock", settings.clock, settings.clock_wait_s, spool.epoch, held)
     sorter = Sorter(tuple(settings.alarm_metrics))
-    clock = edge.clock
     drivers = registry.build(
         Context(settings, files, clock.utc_us, time.monotonic, random, sorter, stamp_us=clock.stamp_us)
     )
+    edge = Edge(settings, files, spool.epoch, clock, outputs.build(settings, drivers), pushed)
+    inbox = Inbox(edge.tap)
     uplink = Uplink(settings.id, settings.uplink, inbox.put_uplink, random)
     gateway = service.Gateway(settings, spool, drivers, inbox, uplink, random, edge)
     edge.attach(drivers, uplink.send_result, gateway.restart)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 from citynet.control import CommandResult, Stream
@@ -15,7 +15,7 @@ from citynet_gateway.hands import Hands, Reach
 from citynet_gateway.intake import Part
 from citynet_gateway.interlocks import Interlocks
 from citynet_gateway.journal import Journal
-from citynet_gateway.outputs import registry
+from citynet_gateway.outputs.port import Output
 from citynet_gateway.outputs.worker import Acted, OutputWorker
 from citynet_gateway.pushed_config import PushedConfig
 from citynet_gateway.sense import Judged, Sense
@@ -32,21 +32,24 @@ class Edge:
     """All of it for one run of the gateway. Methods are called from the service's thread unless they say otherwise.
 
     Args:
-        epoch, held: the spool's epoch, and all that it holds.
-
-    Raises:
-        ConfigError: an output that is configured twice, or not at all.
+        epoch: the spool's.
+        outputs: what interlocks and commands may switch, by name; each interlock's is among them.
     """
 
     def __init__(
-        self, settings: GatewaySettings, files: Files, epoch: int, held: Iterable[int], config: PushedConfig
+        self,
+        settings: GatewaySettings,
+        files: Files,
+        epoch: int,
+        clock: Timekeeper,
+        outputs: Mapping[str, Output],
+        config: PushedConfig,
     ) -> None:
         folder = settings.data_dir
         self._files = files
         self._settings = settings
         self._config = config
-        outputs = registry.build(settings)
-        self.clock = Timekeeper(files, folder / "clock", settings.clock, settings.clock_wait_s, epoch, held)
+        self.clock = clock
         self._epoch = epoch
         self._has_boot_stamps = False
         self.journal = Journal(settings.id, self.clock.stamp_us)

@@ -58,9 +58,11 @@ class InterlockSettings(BaseModel, extra="forbid", frozen=True):
         return self
 
 
-def problem(interlocks: Sequence[InterlockSettings]) -> str:
-    """What is wrong with them together; empty if nothing."""
+def problem(interlocks: Sequence[InterlockSettings], outputs: Sequence[str]) -> str:
+    """What is wrong with them together, and with the `outputs` that there are; empty if nothing."""
     names = [item.name for item in interlocks]
+    if missing := [item for item in interlocks if item.output not in outputs]:
+        return f"interlocks: {missing[0].name}: no output is called {missing[0].output}"
     if twice := [name for name in names if names.count(name) > 1]:
         return f"interlocks: the name {twice[0]} stands twice"
     for item in interlocks:

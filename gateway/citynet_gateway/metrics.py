@@ -59,11 +59,11 @@ INTERLOCK_CHANGES = Counter(
     "citynet_gateway_interlock_changes_total", "Trips and releases", ["interlock", "cause"], registry=REGISTRY
 )
 INTERLOCK_TRIPPED = Gauge("citynet_gateway_interlock_tripped", "1 while tripped", ["interlock"], registry=REGISTRY)
-OUTPUT_WRITES = Counter(
-    "citynet_gateway_output_writes_total", "Writes that an output took", ["output"], registry=REGISTRY
-)
-OUTPUT_FAILURES = Counter(
-    "citynet_gateway_output_failures_total", "Writes that an output refused", ["output"], registry=REGISTRY
+OUTPUT_ACTIONS = Counter(
+    "citynet_gateway_output_actions_total",
+    "Writes to outputs by how they ended",
+    ["output", "outcome"],
+    registry=REGISTRY,
 )
 OUTPUT_S = Histogram(
     "citynet_gateway_output_seconds",

@@ -15,7 +15,6 @@ from citynet.errors import CitynetError, ConfigError
 from citynet.runtime import log
 from citynet.runtime.settings import read_file, validate
 from citynet_gateway import durable, pushed_state, toml_text
-from citynet_gateway.outputs import registry
 from citynet_gateway.pushed_state import Pushed
 from citynet_gateway.settings import GatewaySettings
 from citynet_gateway.spool.files import Files
@@ -84,9 +83,7 @@ class PushedConfig:
         """The settings as they would be with `text`. ConfigError tells everything that is wrong."""
         if len(text.encode()) > TOML_BYTES_MAX:
             raise ConfigError([f"pushed configuration: more than {TOML_BYTES_MAX} bytes"])
-        settings = self._merged(text)
-        registry.build(settings)  # nothing is switched or connected by it
-        return settings
+        return self._merged(text)
 
     def merged_text(self, text: str) -> str:
         """The text in force with the keys of `text` in place of its own, as TOML. ConfigError if it has others than it may."""

@@ -13,7 +13,7 @@ from citynet.runtime.settings import BrokerEndpoint, Table, table_config
 from citynet_gateway import interlock_settings
 from citynet_gateway.clock import ClockMode
 from citynet_gateway.interlock_settings import INTERLOCKS_MAX, InterlockSettings
-from citynet_gateway.outputs.file_settings import FileOutputSettings
+from citynet_gateway.outputs.settings import OUTPUTS_MAX, OutputSettings
 from citynet_gateway.sense_settings import SenseSettings
 from citynet_gateway.spool import SpoolSettings
 from citynet_gateway.window import Limits
@@ -94,7 +94,9 @@ class GatewaySettings(Table):
     interlocks: list[InterlockSettings] = Field(
         [], max_length=INTERLOCKS_MAX, description="limits that switch outputs on the gateway itself"
     )
-    file_outputs: list[FileOutputSettings] = Field([], max_length=64, description="outputs that are files, as in sysfs")
+    outputs: list[OutputSettings] = Field(
+        default_factory=list, max_length=OUTPUTS_MAX, description="what can be switched: tables [[gateway.outputs]]"
+    )
     output_refresh_s: float = Field(
         10.0, ge=0, le=3_600, description="how often an output is written again, for its own watchdog; 0: never"
     )
@@ -109,7 +111,7 @@ class GatewaySettings(Table):
             raise ValueError("resend_after_s_max must not be below resend_after_s")
         if bad := [pattern for pattern in self.alarm_metrics if not pattern or len(pattern) > 64]:
             raise ValueError(f"alarm_metrics: patterns of 1 to 64 characters, not {bad[0][:80]!r}")
-        if wrong := interlock_settings.problem(self.interlocks):
+        if wrong := interlock_settings.problem(self.interlocks, [item.name for item in self.outputs]):
             raise ValueError(wrong)
         return self
 

@@ -101,9 +101,6 @@ class Office(Cabinet):
         return json.loads(done.stdout)
 
 
-LAMP = {"name": "lamp"}
-
-
 @pytest.fixture
 def office(folder: Path) -> Iterator[Office]:
     found = Office(folder)
@@ -116,9 +113,10 @@ def with_lamp(office: Office) -> Path:
     lamp = office.folder / "lamp"
     lamp.write_text("0\n")
     outputs: list[dict[str, object]] = [
-        {"name": "fan", "path": str(office.fan)}, {"name": "lamp", "path": str(lamp)},
+        {"kind": "file", "name": "fan", "path": str(office.fan)},
+        {"kind": "file", "name": "lamp", "path": str(lamp)},
     ]  # fmt: skip
-    office.configure(interlocks=[GAS | {"latch": True}], file_outputs=outputs)
+    office.configure(interlocks=[GAS | {"latch": True}], outputs=outputs)
     office.start()
     wait_for(lambda: office.server.statuses and office.server.statuses[-1].online, "online")
     return lamp
@@ -127,7 +125,7 @@ def with_lamp(office: Office) -> Path:
 def test_an_operator_switches_reads_and_resets(office: Office) -> None:
     lamp = with_lamp(office)
     assert office.order("write-output", "output=lamp", "on=true")[1]["state"] == "done"
-    assert lamp.read_text() == "1\n"
+    assert lamp.read_text().strip() == "1"
     status, result = office.order("read-now", "output=lamp")
     assert (status, result["data"]) == (0, {"output": "lamp", "on": True})
     status, result = office.order("write-output", "output=fan", "on=false")
@@ -192,7 +190,7 @@ def test_a_command_is_done_once_however_often_it_comes(office: Office) -> None:
     assert lamp.read_text() == "0\n"
 
 
-@pytest.mark.parametrize(("failpoint", "written"), [("gateway.command-begun", "0\n"), ("gateway.command-done", "1\n")])
+@pytest.mark.parametrize(("failpoint", "written"), [("gateway.command-begun", "0"), ("gateway.command-done", "1")])
 def test_killed_in_the_middle_it_is_not_done_again(office: Office, failpoint: str, written: str) -> None:
     lamp = with_lamp(office)
     office.gateway.kill()
@@ -204,7 +202,7 @@ def test_killed_in_the_middle_it_is_not_done_again(office: Office, failpoint: st
         return not office.gateway.alive
 
     wait_for(died, "the failpoint")
-    assert lamp.read_text() == written
+    assert lamp.read_text().strip() == written
     lamp.write_text("0\n")
     office.start()
     wait_for(lambda: len(office.server.hellos) > before, "the link is back")

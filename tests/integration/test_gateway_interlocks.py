@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from citynet.wire import ALARM, TELEMETRY
-from citynet_gateway.outputs.file import FileOutput
-from citynet_gateway.outputs.file_settings import FileOutputSettings
+from citynet_gateway.outputs.file import FileSwitch
 from citynet_gateway.outputs.port import OutputError
+from citynet_gateway.outputs.settings import FileOutput
 from citynet_gateway.outputs.worker import ASKED_MAX, Acted, OutputWorker
 from tests.gateway import wait_for
 from tests.integration.test_gateway_mqtt import City
@@ -33,8 +32,8 @@ class Cabinet(City):
         self.fan.write_text("0\n")
 
     def run(self, *interlocks: dict[str, object], **settings: object) -> None:
-        fan: dict[str, object] = {"name": "fan", "path": str(self.fan)}
-        self.configure(interlocks=list(interlocks) or [GAS], file_outputs=[fan], **settings)
+        fan: dict[str, object] = {"kind": "file", "name": "fan", "path": str(self.fan)}
+        self.configure(interlocks=list(interlocks) or [GAS], outputs=[fan], **settings)
         self.start()
 
     def is_on(self) -> bool:
@@ -198,24 +197,13 @@ def test_an_output_is_written_again_for_its_watchdog(tmp_path: Path) -> None:
     path = tmp_path / "relay"
     path.touch()
     told = list[Acted]()
-    worker = OutputWorker(FileOutput(FileOutputSettings(name="relay", path=path)), 0.05, told.append)
+    worker = OutputWorker(FileSwitch(FileOutput(kind="file", name="relay", path=path)), 0.05, told.append)
     worker.start()
     worker.demand(True, "test", time.monotonic())
-    wait_for(lambda: path.read_text() == "1\n", "on")
+    wait_for(lambda: path.read_text().strip() == "1", "on")
     path.write_text("0\n")
-    wait_for(lambda: path.read_text() == "1\n", "on again")
+    wait_for(lambda: path.read_text().strip() == "1", "on again")
     assert worker.write(False, "by hand").result(5) is False
     assert worker.ask().result(5) is False
     assert worker.stop(5)
     assert [item.on for item in told] == [True, False], "repetitions are no records"
-
-
-def test_a_file_output_says_what_is_wrong(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    output = FileOutput(FileOutputSettings(name="relay", path=pipe))
-    assert output.read() is None
-    with pytest.raises(OutputError, match=f"output relay: {pipe}: "):
-        output.write(True)  # nobody reads it
-    with pytest.raises(OutputError, match="No such file"):
-        FileOutput(FileOutputSettings(name="relay", path=tmp_path / "none")).read()

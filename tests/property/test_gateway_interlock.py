@@ -181,6 +181,7 @@ def test_mistakes_are_told(wrong: dict[str, object], said: str) -> None:
 
 
 def test_interlocks_must_fit_together() -> None:
-    assert problem([lock(), lock(name="b")]) == ""
-    assert "stands twice" in problem([lock(), lock()])
-    assert "agree on trip" in problem([lock(), lock(name="b", trip=False)])
+    assert problem([lock(), lock(name="b")], ["fan"]) == ""
+    assert "stands twice" in problem([lock(), lock()], ["fan"])
+    assert "agree on trip" in problem([lock(), lock(name="b", trip=False)], ["fan"])
+    assert "no output is called fan" in problem([lock()], ["siren"])

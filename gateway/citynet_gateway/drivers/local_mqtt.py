@@ -28,11 +28,11 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from citynet.errors import CitynetError
 from citynet.runtime import failpoint, log
-from citynet_gateway import durable, metrics
+from citynet_gateway import metrics
 from citynet_gateway.drivers.port import Context, Offer, Resumed
 from citynet_gateway.intake import interpret, source_token
 from citynet_gateway.mqtt import KEEPALIVE_S, leave, new_client
-from citynet_gateway.spool.files import Files
+from citynet_gateway.spool.files import Files, close_quietly, write_all
 
 SESSION_EXPIRY_S = 30 * 86_400  # how long the broker keeps messages for a gateway that is switched off
 SALT_BYTES = 16
@@ -209,8 +209,17 @@ def read_salt(files: Files, path: Path) -> bytes:
 
 
 def write_salt(files: Files, path: Path, salt: bytes) -> None:
-    """Replace the salt durably. OSError as the storage says."""
-    durable.replace(files, path, salt)
+    """Replace the salt durably: written aside, synced, renamed. OSError as the storage says."""
+    aside = path.with_name(path.name + ".new")
+    files.unlink(aside)
+    file = files.create(aside)
+    try:
+        write_all(file, salt, 0)
+        file.datasync()
+    finally:
+        close_quietly(file)
+    files.rename(aside, path)
+    files.sync_folder(path.parent)
 
 
 def _receipt(offer: Offer) -> tuple[int, int]:

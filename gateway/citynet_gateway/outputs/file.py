@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import stat
 
-from citynet_gateway.outputs.file_settings import FileOutputSettings
 from citynet_gateway.outputs.port import OutputError
+from citynet_gateway.outputs.settings import FileOutput
 
 
-class FileOutput:
+class FileSwitch:
     """A file of the kernel, or any other that exists. It is opened for every write, because a device may come and go."""
 
-    def __init__(self, settings: FileOutputSettings) -> None:
+    def __init__(self, settings: FileOutput) -> None:
         self._settings = settings
         self.name = settings.name
 
@@ -22,7 +22,7 @@ class FileOutput:
             # Without O_CREAT: a file that nobody reads must not look like a success. Not blocking: a pipe may have no reader.
             descriptor = os.open(self._settings.path, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                os.write(descriptor, text.encode() + b"\n")
+                os.write(descriptor, text.encode())
             finally:
                 os.close(descriptor)
         except OSError as error:

@@ -138,7 +138,7 @@ class OutputWorker:
         try:
             self._output.write(demand.on)
         except OutputError as error:
-            metrics.OUTPUT_FAILURES.labels(self.name).inc()
+            metrics.OUTPUT_ACTIONS.labels(self.name, "failed").inc()
             if is_new or not self._error:
                 self._error = str(error)
                 self._tell(self._acted(demand, str(error)))
@@ -146,7 +146,7 @@ class OutputWorker:
         finally:
             self._busy_since_s = None
         was_failing, self._error = bool(self._error), ""
-        metrics.OUTPUT_WRITES.labels(self.name).inc()
+        metrics.OUTPUT_ACTIONS.labels(self.name, "done").inc()
         if is_new or was_failing:
             self._tell(self._acted(demand, is_back=was_failing))
         return True
@@ -168,7 +168,7 @@ class OutputWorker:
         else:
             with self._changed:
                 self._demand = self._demand if self._is_new else demand  # from now on this is what is refreshed
-            metrics.OUTPUT_WRITES.labels(self.name).inc()
+            metrics.OUTPUT_ACTIONS.labels(self.name, "done").inc()
             self._tell(self._acted(demand))
             future.set_result(demand.on)
         finally:
