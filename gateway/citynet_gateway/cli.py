@@ -93,7 +93,9 @@ def build(settings: GatewaySettings, pushed: PushedConfig) -> service.Gateway:
     except OSError as error:
         raise CitynetError(f"gateway data_dir {settings.data_dir}: {error.strerror or error}") from None
     held = {span.epoch for stream in STREAM_ORDER for span in spool.spans(stream)}
-    clock = Timekeeper(files, settings.data_dir / "clock", settings.clock, settings.clock_wait_s, spool.epoch, held)
+    clock = Timekeeper(
+        files, settings.data_dir / "clock", settings.clock_mode, settings.clock_wait_s, spool.epoch, held
+    )
     sorter = Sorter(tuple(settings.alarm_metrics))
     drivers = registry.build(
         Context(settings, files, clock.utc_us, time.monotonic, random, sorter, stamp_us=clock.stamp_us)

@@ -83,8 +83,9 @@ class GatewaySettings(Table):
         10.0, ge=0, le=3600, description="interval of the reading <id>/gateway_uptime_s (alarm stream); 0 sends none"
     )
     status_interval_s: float = Field(5.0, ge=0.1, le=3600, description="interval of the retained status")
-    clock: ClockMode = Field(
+    clock: str = Field(
         "trust",
+        pattern="^(trust|wait)$",
         description="trust the machine's clock once it is past 2024, or wait until the kernel calls it synchronised",
     )
     clock_wait_s: float = Field(
@@ -114,6 +115,10 @@ class GatewaySettings(Table):
         if wrong := interlock_settings.problem(self.interlocks, [item.name for item in self.outputs]):
             raise ValueError(wrong)
         return self
+
+    @property
+    def clock_mode(self) -> ClockMode:
+        return "wait" if self.clock == "wait" else "trust"
 
     @property
     def spool_dir(self) -> Path:
