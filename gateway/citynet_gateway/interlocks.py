@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from math import isnan
 from pathlib import Path
 
 import msgspec
@@ -196,7 +197,7 @@ class Interlocks:
 
     def _is_input(self, reading: Reading, age_s_max: float) -> bool:
         """A reading that is bad, or of long ago, says nothing about now: its input goes stale instead."""
-        if reading.value != reading.value or reading.quality & quality.GRADE_MASK >= quality.BAD:
+        if isnan(reading.value) or reading.quality & quality.GRADE_MASK >= quality.BAD:
             return False
         if reading.quality & _NOT_AN_INPUT:
             return False

@@ -218,6 +218,14 @@ def test_a_boot_that_never_knew_the_time_ends_before_the_next_one_begins() -> No
         assert (dated.time_us, dated.quality) == (expected_us, CLOCK_UNSYNCED)
 
 
+def test_an_epoch_that_nobody_remembers_waits_no_longer_than_others() -> None:
+    clock = make()
+    assert clock.holds(999)
+    clock.link(SECOND_US, is_up=True)
+    clock.observe(Seen(round((1 + WAIT_S) * SECOND_US), 0, False))
+    assert not clock.holds(999)
+
+
 def test_the_memory_stays_bounded_and_an_unknown_epoch_is_flagged() -> None:
     memory: Memory | None = None
     for number in range(300):

@@ -81,6 +81,13 @@ def test_silence(on_stale: str, expected: bool) -> None:
     assert not line.at(41.0), "a reading ends the silence"
 
 
+def test_silence_is_noticed_by_itself() -> None:
+    line = Line(lock(stale_after_s=30.0))
+    line.at(1.0, 5.0)
+    line.at(500.0)
+    assert line.changes[-1] == (31.0, True, Cause.STALE)
+
+
 def test_an_input_that_never_comes_is_stale_too() -> None:
     assert Line(lock(on_start="release", stale_after_s=30.0)).at(30.0)
     assert not Line(lock(on_stale="release", stale_after_s=30.0)).at(30.0)

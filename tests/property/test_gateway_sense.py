@@ -43,7 +43,7 @@ def test_what_is_held_back_says_nothing_new(rows: list[tuple[float, int, int]], 
     """Whatever way the readings are cut into messages: each one held back lies in the band around the one kept before it, has
     its quality, and is neither older than it nor a heartbeat younger."""
     found = sense(deadband=0.5, heartbeat_s=60)
-    at_s, last, pending = 1_000, None, [reading(*row) for row in rows[:0]]
+    at_s, last, pending = 1_000, None, list[Reading]()
     for value, step_s, quality in rows:
         at_s += step_s
         pending.append(reading(value, at_s, quality))
@@ -84,6 +84,12 @@ def test_what_was_not_committed_is_judged_anew() -> None:
     assert found.judge([reading(5.0)], 0.0, is_alarm=False).kept != (), "the spool refused it before"
     assert len(kept(found, reading(5.0))) == 1
     assert kept(found, reading(5.0)) == []
+
+
+def test_a_reading_older_than_the_one_kept_last_is_kept() -> None:
+    assert [item.time_us for item in kept(sense(deadband=1.0), reading(5.0, 10), reading(5.0, 9), reading(5.0, 9.5))] == [
+        10_000_000, 9_000_000,
+    ]  # fmt: skip
 
 
 def test_alarms_are_never_held_back() -> None:
