@@ -24,8 +24,10 @@ from paho.mqtt.properties import Properties
 
 from citynet import control, topics, wire
 from citynet.control import Ack, Stream
-from citynet.notes import LossNote, Note
+from citynet.notes import EventNote, LossNote, Note
+from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
+from citynet_gateway import toml_text
 
 DEADLINE_S = 20.0
 GATEWAY = "gw-1"
@@ -61,7 +63,7 @@ class GatewayProcess:
             "[log]",
             "level = 'info'",
             "[gateway]",
-            *(f"{key} = {json.dumps(item)}" for key, item in values.items()),
+            *(f"{key} = {toml_text.value(item)}" for key, item in values.items()),
         ]
         lines += ["[gateway.uplink]", f"port = {uplink.port}", "[gateway.local]", f"port = {field.port}", tables]
         self.folder = folder
@@ -161,6 +163,7 @@ class ServerPeer:
 
     def __init__(self, port: int) -> None:
         self.stored: list[tuple[Stream, int, int, str, float]] = []  # stream, epoch, seq, name, value
+        self.readings: list[Reading] = []  # the same with their times and qualities
         self.notes: list[tuple[Stream, int, int, Note]] = []
         self.cursors: dict[Key, int] = {}
         self.statuses: list[control.Status] = []
@@ -257,6 +260,7 @@ class ServerPeer:
                 continue
             reading = next(readings)
             if seq > cursor:
+                self.readings.append(reading)
                 self.stored.append((header.stream, header.epoch, seq, reading.name, reading.value))
             position += 1
 
@@ -268,6 +272,12 @@ class ServerPeer:
         if not self.mute:
             for _ in range(self.repeat):
                 self.say(ack)
+
+    def events(self, code: str = "") -> list[EventNote]:
+        """The event notes, those of one code or all of them."""
+        with self._lock:
+            found = [note for *_, note in self.notes if isinstance(note, EventNote)]
+        return [note for note in found if not code or note.code == code]
 
     def losses(self) -> list[tuple[Stream, int, LossNote]]:
         with self._lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ Epoch = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 Seq = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 KEY_REUSED = "idempotency-key-reused"  # reason of an outcome: the key came before with another body
 AckCause = Literal["commit", "duplicate", "gap", "hello"]
+CommandState = Literal["done", "trial", "refused", "failed", "rolled-back", "interrupted"]
 
 
 class Ack(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
@@ -90,6 +91,31 @@ class Status(msgspec.Struct, frozen=True):
     rejected: int = 0
     claims: Annotated[list[Claim], msgspec.Meta(max_length=1024)] = []
     drivers: Annotated[dict[str, str], msgspec.Meta(max_length=64)] = {}
+
+
+class Command(msgspec.Struct, frozen=True):
+    """Operator to gateway: do `kind` with `args`, once, however often this `id` comes; not after `deadline_us` (UTC, µs)."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    kind: Annotated[str, msgspec.Meta(pattern=r"^[a-z-]{1,32}$")]
+    deadline_us: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+    args: dict[str, Any] = {}
+
+
+class CommandResult(msgspec.Struct, frozen=True):
+    """Gateway to operator: what became of the command `id`.
+
+    `state` is ``done``, ``trial`` (a configuration is being tried; another result follows), ``rolled-back``, ``refused``
+    (nothing was done), ``failed``, or ``interrupted`` (the gateway was restarted meanwhile: done or not, it does not know).
+    `at_us` is the gateway's clock.
+    """
+
+    id: str
+    kind: str
+    state: CommandState
+    reason: str = ""
+    data: dict[str, Any] = {}
+    at_us: int = 0
 
 
 def encode(message: msgspec.Struct) -> bytes:

@@ -72,6 +72,16 @@ def status(gateway: str) -> str:
     return f"{ROOT}/status/{gateway}"
 
 
+def command(gateway: str) -> str:
+    """Where a gateway takes commands."""
+    return f"{ROOT}/cmd/{gateway}"
+
+
+def command_result(gateway: str) -> str:
+    """Where a gateway tells what became of a command."""
+    return f"{ROOT}/cmd-result/{gateway}"
+
+
 def field(prefix: str, gateway: str, device: str) -> str:
     """Where a device publishes to its gateway's local broker."""
     return f"{prefix}/{gateway}/{device}"

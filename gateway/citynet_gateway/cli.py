@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
+import sys
 import time
 from pathlib import Path
 from random import Random
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -16,19 +18,28 @@ from citynet.errors import CitynetError
 from citynet.runtime import metrics
 from citynet.runtime.command import ConfigOption, JsonOption, command, start_logging
 from citynet.runtime.settings import load
-from citynet_gateway import service
+from citynet_gateway import service, timekeeper
+from citynet_gateway.cli_command import command_gateway, config_app
 from citynet_gateway.drivers import registry
 from citynet_gateway.drivers.port import Context
+from citynet_gateway.edge import Edge
+from citynet_gateway.inbox import Inbox
 from citynet_gateway.intake import Sorter
+from citynet_gateway.outputs import registry as outputs
+from citynet_gateway.pushed_config import PushedConfig
 from citynet_gateway.settings import GatewaySettings
 from citynet_gateway.spool import SegmentSpool
 from citynet_gateway.spool.files import LocalFiles
 from citynet_gateway.spool.inspect import EpochState, inspect
+from citynet_gateway.timekeeper import Timekeeper
 from citynet_gateway.uplink import Uplink
+from citynet_gateway.window import STREAM_ORDER
 
 app = typer.Typer(no_args_is_help=True, help="Run a field gateway; look into its spool.")
 spool_app = typer.Typer(no_args_is_help=True, help="Look into a gateway's spool; also while it runs.")
 app.add_typer(spool_app, name="spool")
+app.add_typer(config_app, name="config")
+app.command("command")(command_gateway)
 
 IdOption = Annotated[str | None, typer.Option("--id", help="This gateway's identifier.")]
 DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the spool.")]
@@ -44,16 +55,32 @@ def run(
     metrics_port: MetricsPortOption = None,
 ) -> None:
     """Take readings from the field, keep them safe, send them to the server."""
-    settings = load(GatewaySettings, config, {"id": ident, "data_dir": data_dir, "metrics_port": metrics_port})
+    flags = {"id": ident, "data_dir": data_dir, "metrics_port": metrics_port}
+    pushed = PushedConfig(LocalFiles(), config, flags, timekeeper.wall_us)
     start_logging(config, "gateway")
+    settings = pushed.begin()
     metrics.serve(settings.metrics_port)
-    gateway = build(settings)
+    try:
+        gateway = build(settings, pushed)
+    except CitynetError as error:
+        if not pushed.on_trial:
+            raise
+        pushed.roll_back(str(error))
+        begin_anew()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: gateway.stop())
     gateway.run()
+    if gateway.wants_restart:
+        begin_anew()
 
 
-def build(settings: GatewaySettings) -> service.Gateway:
+def begin_anew() -> NoReturn:
+    """The same command again in this process: nothing of the former run is left, whatever hung in it."""
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (no shell is what we want)
+
+
+def build(settings: GatewaySettings, pushed: PushedConfig) -> service.Gateway:
     """Open the spool and wire the parts together; nothing is connected yet.
 
     Raises:
@@ -65,17 +92,21 @@ def build(settings: GatewaySettings) -> service.Gateway:
         spool = SegmentSpool(settings.spool_dir, settings.spool_settings(), service.new_epoch(), files)
     except OSError as error:
         raise CitynetError(f"gateway data_dir {settings.data_dir}: {error.strerror or error}") from None
-    inbox = service.Inbox()
+    held = {span.epoch for stream in STREAM_ORDER for span in spool.spans(stream)}
+    clock = Timekeeper(
+        files, settings.data_dir / "clock", settings.clock_mode, settings.clock_wait_s, spool.epoch, held
+    )
     sorter = Sorter(tuple(settings.alarm_metrics))
-    context = Context(settings, files, wall_clock_us, time.monotonic, random, sorter)
-    drivers = registry.build(context)
+    drivers = registry.build(
+        Context(settings, files, clock.utc_us, time.monotonic, random, sorter, stamp_us=clock.stamp_us)
+    )
+    edge = Edge(settings, files, spool.epoch, clock, outputs.build(settings, drivers), pushed)
+    inbox = Inbox(edge.tap)
     uplink = Uplink(settings.id, settings.uplink, inbox.put_uplink, random)
-    return service.Gateway(settings, spool, drivers, inbox, uplink, random, wall_clock_us)
-
-
-def wall_clock_us() -> int:
-    """µs since the Unix epoch."""
-    return time.time_ns() // 1000
+    gateway = service.Gateway(settings, spool, drivers, inbox, uplink, random, edge)
+    edge.attach(drivers, uplink.send_result, gateway.restart)
+    uplink.on_command = edge.command
+    return gateway
 
 
 @spool_app.command("status")

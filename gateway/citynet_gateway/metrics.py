@@ -72,3 +72,37 @@ PUSH_REQUESTS = Counter(
     ["status"],
     registry=REGISTRY,
 )
+CLOCK_KNOWN = Gauge("citynet_gateway_clock_known", "1 once the clock is known in this boot", registry=REGISTRY)
+CLOCK_STEPS = Counter("citynet_gateway_clock_steps_total", "Steps of the machine's clock", registry=REGISTRY)
+SENSED = Counter(
+    "citynet_gateway_sensed_total", "Readings by what the edge sense did to them", ["outcome"], registry=REGISTRY
+)
+EVENTS = Counter("citynet_gateway_events_total", "Events of the gateway itself that are safe", registry=REGISTRY)
+EVENTS_DROPPED = Counter(
+    "citynet_gateway_events_dropped_total", "Events not recorded because too many were waiting", registry=REGISTRY
+)
+INTERLOCK_INPUTS = Counter(
+    "citynet_gateway_interlock_inputs_total",
+    "Readings of interlocks by what became of them",
+    ["outcome"],
+    registry=REGISTRY,
+)
+INTERLOCK_CHANGES = Counter(
+    "citynet_gateway_interlock_changes_total", "Trips and releases", ["interlock", "cause"], registry=REGISTRY
+)
+INTERLOCK_TRIPPED = Gauge("citynet_gateway_interlock_tripped", "1 while tripped", ["interlock"], registry=REGISTRY)
+OUTPUT_ACTIONS = Counter(
+    "citynet_gateway_output_actions_total",
+    "Writes to outputs by how they ended",
+    ["output", "outcome"],
+    registry=REGISTRY,
+)
+OUTPUT_S = Histogram(
+    "citynet_gateway_output_seconds",
+    "From the cause of a switching to the device having taken it",
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30),
+    registry=REGISTRY,
+)
+COMMANDS = Counter(
+    "citynet_gateway_commands_total", "Commands by kind and outcome", ["kind", "state"], registry=REGISTRY
+)

@@ -10,8 +10,6 @@ refuses are parked, unanswered, and bounded by the driver's own bound of unanswe
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import secrets
 import time
 from collections import deque
@@ -26,27 +24,24 @@ from citynet.control import Status, Stream
 from citynet.reading import Reading
 from citynet.runtime import failpoint, log
 from citynet_gateway import metrics
-from citynet_gateway.drivers.port import Driver, Offer, Resumed
+from citynet_gateway.drivers.port import Driver, Offer
+from citynet_gateway.edge import Edge
+from citynet_gateway.inbox import Event, Inbox
 from citynet_gateway.intake import Part
 from citynet_gateway.settings import GatewaySettings
 from citynet_gateway.spool import Spool, SpoolFull
 from citynet_gateway.spool.store import EPOCH_BITS
-from citynet_gateway.uplink import Acked, Connected, Disconnected, Uplink, UplinkEvent
+from citynet_gateway.uplink import Acked, Connected, Disconnected, Uplink
 from citynet_gateway.window import STREAM_ORDER, Want, Window
 
-QUEUE_MAX = 8_192
-EVENTS_PER_TURN_MAX = 512
 TURN_S_MAX = 0.25  # also the longest time until a signal is noticed
 UNPARK_S = 0.1  # between two attempts at what the spool refused
 RETRY_S_FIRST = 0.2
 RETRY_S_MAX = 5.0
 BATCH_BYTES_MAX = 256 * 1024
 TROUBLE_CHARS_MAX = 200
-CLOCK_KNOWN_FROM_US = 1_704_067_200_000_000  # 2024: an earlier clock was never set
 
 logger = log.get(__name__)
-
-Event = Offer | Resumed | UplinkEvent
 
 
 def new_epoch() -> int:
@@ -62,40 +57,11 @@ class _Unanswered:
     needs: dict[Stream, int]
 
 
-class Inbox:
-    """The queue between the network threads and the service."""
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self.closed = False
-
-    def put_field(self, event: Offer | Resumed) -> None:
-        """Wait for room: that stops reading from the source, which is the back-pressure it understands."""
-        while self._queue.qsize() >= QUEUE_MAX and not self.closed:
-            time.sleep(0.005)
-        self._queue.put(event)
-
-    def put_uplink(self, event: UplinkEvent) -> None:
-        if isinstance(event, Acked) and self._queue.qsize() >= QUEUE_MAX:
-            metrics.ACKS_DROPPED.inc()
-            return
-        self._queue.put(event)
-
-    def take(self, timeout_s: float) -> list[Event]:
-        """What is there, after waiting for the first one; at most `EVENTS_PER_TURN_MAX`."""
-        found: list[Event] = []
-        with contextlib.suppress(queue.Empty):
-            found.append(self._queue.get(timeout=timeout_s))
-            while len(found) < EVENTS_PER_TURN_MAX:
-                found.append(self._queue.get_nowait())
-        return found
-
-
 class Gateway:
-    """A gateway that runs until `stop` is called. Its parts are given, started and stopped here.
+    """A gateway that runs until `stop` or `restart` is called. Its parts are given, started and stopped here.
 
     Args:
-        clock_us: wall clock, µs since the Unix epoch; `monotonic_s`: never goes back.
+        monotonic_s: never goes back. Everything else that has to do with time is the edge's.
     """
 
     def __init__(
@@ -106,7 +72,7 @@ class Gateway:
         inbox: Inbox,
         uplink: Uplink,
         random: Random,
-        clock_us: Callable[[], int],
+        edge: Edge,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -115,15 +81,15 @@ class Gateway:
         self._inbox = inbox
         self._uplink = uplink
         self._random = random
-        self._clock_us = clock_us
+        self._edge = edge
         self._monotonic_s = monotonic_s
         self._window = Window(settings.limits(), random)
         self._stopping = False
+        self.wants_restart = False
         self._connected = False
         self._unanswered: deque[_Unanswered] = deque()
         self._parked: deque[_Unanswered] = deque()
         self._refusing: set[Stream] = set()  # streams that have something parked
-        self._known = False  # something is unanswered that may be safe already
         self._unpark_at_s = 0.0
         self._rejected = 0
         self._started_s = monotonic_s()
@@ -139,8 +105,14 @@ class Gateway:
         """Ask `run` to finish; safe in a signal handler."""
         self._stopping = True
 
+    def restart(self) -> None:
+        """Ask `run` to finish, and whoever called it to begin anew with other settings; from any thread."""
+        self.wants_restart = True
+        self._stopping = True
+
     def run(self) -> None:
         """Work until `stop`; then stop taking, sync, answer, say goodbye. Returns within 5 s of `stop`."""
+        self._edge.start(self._inbox.put_own)
         self._uplink.start(self._status(online=False))
         for driver in self._drivers:
             driver.start(self._inbox.put_field)
@@ -154,9 +126,12 @@ class Gateway:
         for event in self._inbox.take(wait_s):
             self._handle(event)
         now_s = self._monotonic_s()
+        self._edge.turn(now_s)
         self._heartbeat(now_s)
         self._unpark(now_s)
         self._sync_due(now_s)
+        if self._unanswered and self._is_safe(self._unanswered[0]):
+            self._answer()  # what needed no sync of its own: held back, or there before
         self._send(now_s)
         self._tell_status(now_s)
 
@@ -170,11 +145,13 @@ class Gateway:
             self._take_ack(event)
         elif isinstance(event, Connected):
             self._connected = True
+            self._edge.link(is_up=True)
             self._status_at_s = self._monotonic_s()
             self._tell_status(self._status_at_s)
             self._say_hello(connected=True)
         elif isinstance(event, Disconnected):
             self._connected = False
+            self._edge.link(is_up=False)
             self._window.part()
         else:
             # What is parked comes again; the parts of it that are in the spool are recognised by their token. What has no
@@ -184,23 +161,30 @@ class Gateway:
             )
 
     def _accept(self, item: _Unanswered) -> None:
-        """Put an offer's parts into the spool. A part that is refused is parked, and all later ones of its stream behind it."""
-        offer, refused = item.offer, []
+        """Put an offer's parts into the spool. A part that is refused is parked, and all later ones of its stream behind it.
+
+        What the sense holds back leaves nothing to sync; it is answered after what it was compared with.
+        """
+        offer, refused, now_s = item.offer, [], self._monotonic_s()
         for part in offer.parts:
             if offer.repeated and self._spool.knows(part.stream, offer.token):
                 metrics.DUPLICATES.inc()
-                self._known = True
                 item.needs[part.stream] = self._spool.appended(part.stream)
                 continue
             if part.stream in self._refusing:
                 refused.append(part)
                 continue
+            judged = self._edge.judge(part, now_s)
             try:
-                item.needs[part.stream] = self._spool.append(part.stream, part.readings, part.notes, offer.token)
+                if judged.kept or part.notes:
+                    self._spool.append(part.stream, judged.kept, part.notes, offer.token)
             except SpoolFull as error:
                 self._full.failed(error)
                 self._refusing.add(part.stream)
                 refused.append(part)
+                continue
+            self._edge.keep(judged, part.stream)
+            item.needs[part.stream] = self._spool.appended(part.stream)
         if refused:
             item.offer = replace(offer, parts=tuple(refused))
             self._parked.append(item)
@@ -230,7 +214,8 @@ class Gateway:
         if not self._settings.heartbeat_s or now_s < self._heartbeat_at_s or self._parked:
             return
         self._heartbeat_at_s = now_s + self._settings.heartbeat_s
-        uptime = Reading(self._settings.id, "gateway_uptime_s", self._clock_us(), round(now_s - self._started_s, 3))
+        uptime_s = round(now_s - self._started_s, 3)
+        uptime = Reading(self._settings.id, "gateway_uptime_s", self._edge.clock.stamp_us(), uptime_s)
         self._accept(_Unanswered(Offer(None, None, (Part(wire.ALARM, (uptime,)),)), {}))
 
     # --- sync and answer
@@ -252,8 +237,6 @@ class Gateway:
             streams.append(wire.TELEMETRY)
         if streams:
             self._sync(streams, now_s)
-        elif self._known:
-            self._answer()  # a source that waits for its answer gives no reason for another sync
 
     def _sync(self, streams: Sequence[Stream], now_s: float) -> None:
         try:
@@ -271,13 +254,14 @@ class Gateway:
             self._storage_worked()
         self._answer()
 
+    def _is_safe(self, item: _Unanswered) -> bool:
+        return all(self._spool.synced(stream) >= seq for stream, seq in item.needs.items())
+
     def _answer(self) -> None:
-        self._known = False
-        synced = {stream: self._spool.synced(stream) for stream in STREAM_ORDER}
         ready: dict[Driver, list[Offer]] = {}
         waiting: deque[_Unanswered] = deque()
         for item in self._unanswered:
-            if any(synced[stream] < seq for stream, seq in item.needs.items()):
+            if not self._is_safe(item):
                 waiting.append(item)
             elif item.offer.driver is not None:
                 ready.setdefault(item.offer.driver, []).append(item.offer)
@@ -338,7 +322,7 @@ class Gateway:
         return stream == wire.TELEMETRY and small and young and not want.idle
 
     def _send_batch(self, stream: Stream, want: Want, now_s: float) -> bool:
-        if now_s < self._retry_at_s:
+        if now_s < self._retry_at_s or self._edge.holds(stream, want.epoch):
             return False
         try:
             run = self._spool.read(stream, want.epoch, want.seq, self._settings.batch_readings_max, BATCH_BYTES_MAX)
@@ -348,7 +332,7 @@ class Gateway:
         if run is None:
             return False
         header = wire.Header(self._settings.id, stream, run.epoch, run.seq0, run.count, want.last)
-        if not self._uplink.send_batch(wire.encode(header, run.readings, run.notes)):
+        if not self._uplink.send_batch(wire.encode(header, *self._edge.dated(run))):
             return False
         self._window.stream(stream).sent(run.last, now_s)
         self._sent_at_s = now_s
@@ -359,18 +343,19 @@ class Gateway:
     # ------------------------------------------------------------------------------------------------------
 
     def _status(self, *, online: bool) -> Status:
-        now_us = self._clock_us()
+        drivers = {driver.name: driver.trouble()[:TROUBLE_CHARS_MAX] for driver in self._drivers}
+        edge = {name: text[:TROUBLE_CHARS_MAX] for name, text in self._edge.troubles().items()}
         return Status(
             online=online,
             version=__version__,
-            at_us=now_us,
-            clock="synced" if now_us >= CLOCK_KNOWN_FROM_US else "unsynced",
+            at_us=self._edge.clock.utc_us(),
+            clock="synced" if self._edge.clock.clock.is_known else "unsynced",
             full=bool(self._parked) or self._storage.failing,
             spool_bytes=self._spool.used_bytes,
             spool_bytes_max=self._settings.spool_bytes_max,
             rejected=self._rejected,
             claims=self._spool.claims(),
-            drivers={driver.name: driver.trouble()[:TROUBLE_CHARS_MAX] for driver in self._drivers},
+            drivers=drivers | edge,
         )
 
     def _tell_status(self, now_s: float) -> None:
@@ -413,6 +398,9 @@ class Gateway:
         for driver in self._drivers:
             driver.pause()
         self._inbox.closed = True
+        self._edge.stop()
+        for offer in self._inbox.take_own(self._edge.journal):
+            self._accept(_Unanswered(offer, {}))
         now_s = self._monotonic_s()
         self._sync([stream for stream in STREAM_ORDER if self._spool.pending(stream)], now_s)
         for driver in self._drivers:

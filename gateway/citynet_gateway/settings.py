@@ -10,9 +10,14 @@ from pydantic import AfterValidator, Field, model_validator
 from citynet.formats import THINGSBOARD, is_known
 from citynet.ids import is_id
 from citynet.runtime.settings import BrokerEndpoint, Table, table_config
+from citynet_gateway import interlock_settings
+from citynet_gateway.clock import ClockMode
 from citynet_gateway.drivers.hj212.settings import Hj212Settings
 from citynet_gateway.drivers.mapping_settings import MappingSettings, overlap
 from citynet_gateway.drivers.push_settings import PushSettings
+from citynet_gateway.interlock_settings import INTERLOCKS_MAX, InterlockSettings
+from citynet_gateway.outputs.settings import OUTPUTS_MAX, OutputSettings
+from citynet_gateway.sense_settings import SenseSettings
 from citynet_gateway.spool import SpoolSettings
 from citynet_gateway.window import Limits
 
@@ -90,6 +95,24 @@ class GatewaySettings(Table):
         10.0, ge=0, le=3600, description="interval of the reading <id>/gateway_uptime_s (alarm stream); 0 sends none"
     )
     status_interval_s: float = Field(5.0, ge=0.1, le=3600, description="interval of the retained status")
+    clock: str = Field(
+        "trust",
+        pattern="^(trust|wait)$",
+        description="trust the machine's clock once it is past 2024, or wait until the kernel calls it synchronised",
+    )
+    clock_wait_s: float = Field(
+        120.0, ge=0, le=86_400, description="how long telemetry waits for the clock while there is a link"
+    )
+    sense: list[SenseSettings] = Field([], max_length=256, description="deadbands, units and ranges of metrics")
+    interlocks: list[InterlockSettings] = Field(
+        [], max_length=INTERLOCKS_MAX, description="limits that switch outputs on the gateway itself"
+    )
+    outputs: list[OutputSettings] = Field(
+        default_factory=list, max_length=OUTPUTS_MAX, description="what can be switched: tables [[gateway.outputs]]"
+    )
+    output_refresh_s: float = Field(
+        10.0, ge=0, le=3_600, description="how often an output is written again, for its own watchdog; 0: never"
+    )
     metrics_port: int = Field(0, ge=0, le=65_535, description="Prometheus metrics on loopback; 0 serves none")
 
     @model_validator(mode="after")
@@ -105,7 +128,13 @@ class GatewaySettings(Table):
         for position, topic in enumerate(filters):
             if twice := [other for other in filters[:position] if overlap(topic, other)]:
                 raise ValueError(f"mappings: {topic} overlaps {twice[0]}, a message could be taken twice")
+        if wrong := interlock_settings.problem(self.interlocks, [item.name for item in self.outputs]):
+            raise ValueError(wrong)
         return self
+
+    @property
+    def clock_mode(self) -> ClockMode:
+        return "wait" if self.clock == "wait" else "trust"
 
     @property
     def spool_dir(self) -> Path:

@@ -53,7 +53,8 @@ UplinkEvent = Connected | Disconnected | Acked
 
 
 class Uplink:
-    """Publishes for one gateway. `put` receives the events, in order, from the network thread.
+    """Publishes for one gateway. `put` receives the events, in order, from the network thread; `on_command` what comes on
+    the command topic, and whether it was retained.
 
     Raises:
         ConfigError: a password or certificate file that cannot be used.
@@ -68,6 +69,9 @@ class Uplink:
         self._hello = topics.hello(gateway)
         self._status = topics.status(gateway)
         self._ack = topics.ack(gateway)
+        self._command = topics.command(gateway)
+        self._command_result = topics.command_result(gateway)
+        self.on_command: Callable[[bytes, bool], None] | None = None
         self._outage = log.OutageLog(logger, "uplink")
         self._closing = False
         self._established = False
@@ -105,6 +109,9 @@ class Uplink:
     def send_status(self, status: control.Status) -> bool:
         return self._taken(self._client.publish(self._status, control.encode(status), qos=1, retain=True))
 
+    def send_result(self, result: control.CommandResult) -> bool:
+        return self._taken(self._client.publish(self._command_result, control.encode(result), qos=1))
+
     def stop(self, last: control.Status) -> None:
         """Publish the last status, wait for the broker to have it (bounded), disconnect."""
         self._closing = True
@@ -129,7 +136,7 @@ class Uplink:
         if reason.is_failure:
             self._outage.failed(f"broker refuses: {reason}")
             return
-        client.subscribe(self._ack, qos=1)
+        client.subscribe([(self._ack, 1), (self._command, 1)])
 
     def _on_subscribe(
         self,
@@ -140,9 +147,11 @@ class Uplink:
         _properties: Properties | None,
     ) -> None:
         # Only now can an answer reach us, so only now may the hello go out.
-        if any(reason.is_failure for reason in reasons):
+        if reasons[0].is_failure:
             self._outage.failed(f"subscription to {self._ack} refused: {reasons[0]}")
             return
+        if reasons[-1].is_failure:  # a broker with older access rules: everything but commands works
+            logger.warning("commands-refused", topic=self._command, reason=str(reasons[-1]))
         self._outage.worked()
         self._established = True
         metrics.CONNECTED.labels("uplink").set(1)
@@ -174,6 +183,10 @@ class Uplink:
             logger.warning("uplink-cut-again", reason=reason, meaning=meaning)
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+        if message.topic == self._command:
+            if self.on_command is not None:
+                self.on_command(bytes(message.payload), message.retain)
+            return
         try:
             ack = control.decode(bytes(message.payload), control.Ack)
         except DecodeError as error:

@@ -176,6 +176,27 @@ def snapshot_in_another_transaction() -> None:
     committer.apply = broken  # type: ignore[attr-defined]
 
 
+@mutant("machine-clock")
+def machine_clock() -> None:
+    """No mutation of the program but of the machine under a gateway: its clock, its boot and whether the kernel calls it
+    synchronised are those of the JSON in the file CITYNET_TEST_MACHINE."""
+    import json
+
+    from citynet_gateway import timekeeper
+
+    wall_us, boot_us, path = timekeeper.wall_us, timekeeper.boot_us, Path(os.environ["CITYNET_TEST_MACHINE"])
+
+    def machine() -> dict[str, int]:
+        found: dict[str, int] = json.loads(path.read_text())
+        return found
+
+    timekeeper.wall_us = lambda: wall_us() + machine()["error_us"]
+    timekeeper.boot_us = lambda: boot_us() - machine()["booted_us"]
+    timekeeper.is_synced = lambda: bool(machine()["synced"])
+    timekeeper.boot_id = lambda: f"boot-{machine()['boot']}"  # type: ignore[assignment]
+    timekeeper.LOOK_S = 0.05
+
+
 @mutant("stepping-clock")
 def stepping_clock() -> None:
     """No mutation of the program but of its clock: ingest's runs ahead by the seconds in the file CITYNET_TEST_CLOCK."""

@@ -122,15 +122,15 @@ def _heard(path: Path) -> list[str]:
 @needs_tools
 def test_a_gateway_writes_under_its_own_name_only(folder: Path) -> None:
     broker = Broker(folder, "mosquitto.conf", "acl", ["gw-1", "gw-2", "citynet-ingest"])
-    allowed = [topics.up("gw-1"), topics.hello("gw-1"), topics.status("gw-1"), f"{topics.ROOT}/cmd-result/gw-1"]
+    allowed = [topics.up("gw-1"), topics.hello("gw-1"), topics.status("gw-1")]
     refused = [
         topics.up("gw-2"),
         topics.hello("gw-2"),
         topics.status("gw-2"),
-        f"{topics.ROOT}/cmd-result/gw-2",
+        topics.command_result("gw-2"),
         topics.ack("gw-1"),
         topics.ack("gw-2"),
-        f"{topics.ROOT}/cmd/gw-1",
+        topics.command("gw-1"),
         topics.dev("gw-2"),
         "citynet/v2/up/00/gw-1",
     ]
@@ -153,14 +153,40 @@ def test_acknowledgements_reach_their_gateway_and_no_other(folder: Path) -> None
         broker.listening("gw-2", "citynet/#", folder) as second,
     ):
         broker.publish("citynet-ingest", topics.ack("gw-1"), "for-1")
-        broker.publish("citynet-ingest", f"{topics.ROOT}/cmd/gw-1", "do")
+        broker.publish("citynet-ingest", topics.command("gw-1"), "do")  # ingest gives no commands
         broker.publish("gw-1", topics.up("gw-1"), "data")  # nobody but ingest may read it
         broker.publish("citynet-ingest", topics.up("gw-1"), "forged")  # ingest answers, it does not send data
         broker.publish("citynet-ingest", topics.ack("gw-2"), "for-2")
         _until(lambda: _heard(second), "the acknowledgement of gw-2")
-        _until(lambda: len(_heard(first)) >= 2, "the messages for gw-1")
+        _until(lambda: _heard(first), "the message for gw-1")
         assert _heard(second) == [f"{topics.ack('gw-2')} for-2"]
-        assert _heard(first) == [f"{topics.ack('gw-1')} for-1", f"{topics.ROOT}/cmd/gw-1 do"]
+        assert _heard(first) == [f"{topics.ack('gw-1')} for-1"]
+
+
+@needs_tools
+def test_only_the_operator_commands_and_only_the_gateway_answers(folder: Path) -> None:
+    broker = Broker(folder, "mosquitto.conf", "acl", ["gw-1", "gw-2", "citynet-operator", "citynet-monitor"])
+    order, answer = topics.command("gw-1"), topics.command_result("gw-1")
+    with (
+        broker.running(),
+        broker.listening("gw-1", "citynet/#", folder) as obeys,
+        broker.listening("gw-2", "citynet/#", folder) as other,
+        broker.listening("citynet-operator", "citynet/#", folder) as operator,
+    ):
+        for user in ("gw-1", "gw-2", "citynet-monitor"):
+            broker.publish(user, order, "forged")
+        for user in ("gw-2", "citynet-operator"):
+            broker.publish(user, answer, "forged")
+        broker.publish("citynet-operator", topics.ack("gw-1"), "forged")
+        broker.publish("gw-1", topics.up("gw-1"), "data")  # not the operator's to read
+        broker.publish("citynet-operator", order, "do")
+        broker.publish("gw-1", answer, "done")
+        broker.publish("gw-1", topics.status("gw-1"), "online")
+        _until(lambda: len(_heard(operator)) >= 2, "the answer")
+        _until(lambda: _heard(obeys), "the command")
+        assert _heard(obeys) == [f"{order} do"]
+        assert _heard(operator) == [f"{answer} done", f"{topics.status('gw-1')} online"]
+        assert _heard(other) == []
 
 
 @needs_tools

@@ -52,7 +52,7 @@ class LocalMqtt:
         settings = context.settings
         self._settings = settings
         self._files = context.files
-        self._clock_us = context.clock_us
+        self._stamp_us = context.stamp_us
         self._salt_path = settings.data_dir / "field-session"
         self._salt = b""
         self._folder = f"{settings.field_prefix}/{settings.id}"
@@ -191,7 +191,7 @@ class LocalMqtt:
         self._put(Offer(self, receipt, tuple(parts), token, bool(message.dup and packet_id), rejected))
 
     def _interpret(self, message: paho.MQTTMessage, payload: bytes) -> tuple[list[Part], int]:
-        accept_us = self._clock_us()
+        accept_us = self._stamp_us()
         mapping = find(self._mappings, message.topic)
         if mapping is not None:
             return mapping.interpret(message.topic, payload, self._sorter, accept_us)

@@ -15,6 +15,7 @@ from typing import Protocol
 from citynet_gateway.intake import Part, Sorter
 from citynet_gateway.settings import GatewaySettings
 from citynet_gateway.spool.files import Files
+from citynet_gateway.timekeeper import wall_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,11 @@ class Context:
     """What a driver is built from.
 
     Attributes:
-        clock_us: wall clock, µs since the Unix epoch; monotonic_s: never goes back.
+        clock_us: UTC, µs since the Unix epoch, as well as the gateway knows; monotonic_s: never goes back.
         sorter: which stream a metric belongs to.
         files: the file system, for what a driver must remember across a power cut.
+        stamp_us: what a reading without a time of its own is stamped with. While the clock is unknown that is no UTC but
+            so long after boot (`citynet_gateway.clock`), so it is for readings and nothing else.
     """
 
     settings: GatewaySettings
@@ -33,6 +36,7 @@ class Context:
     monotonic_s: Callable[[], float]
     random: Random
     sorter: Sorter
+    stamp_us: Callable[[], int] = wall_us
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,7 +192,7 @@ class HttpPush:
     async def _take(self, head: Head, content_type: str, body: bytes) -> dict[str, object]:
         """Offer a body and wait until it is safe. Problem if it cannot be decoded, or is not safe in time."""
         try:
-            decoded = formats.decode(content_type, body, head.device, self._context.clock_us())
+            decoded = formats.decode(content_type, body, head.device, self._context.stamp_us())
         except DecodeError as error:
             raise Problem("unreadable", str(error)) from None
         topic = f"push/{head.device}"
