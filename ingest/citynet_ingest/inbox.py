@@ -21,26 +21,48 @@ class Haul:
 
 
 class Inbox:
-    """Parcels between the event loop and the committer; `take` blocks, `put` never does (the broker bounds it)."""
+    """Parcels between the event loop and the committer; `take` blocks, `put` never does (the broker bounds it).
+
+    While a commit is being written (`hold`) nothing below half a commit's worth is taken: it had to wait for the writer anyway,
+    and goes with what comes meanwhile.
+    """
 
     def __init__(self, readings_max: int, messages_max: int) -> None:
         self._parcels: deque[Weighed] = deque()
         self._arrived = threading.Condition()
         self._readings_max = readings_max
         self._messages_max = messages_max
+        self._readings = 0
+        self._is_held = False
 
     def put(self, parcels: list[Weighed]) -> None:
         with self._arrived:
             self._parcels.extend(parcels)
-            self._arrived.notify()
+            self._readings += sum([size for _, size, _ in parcels])
+            if self._is_ready():
+                self._arrived.notify()
+
+    def hold(self, is_held: bool) -> None:
+        """Whether a commit is being written. Its end ends a wait in `take`, whatever has come."""
+        with self._arrived:
+            self._is_held = is_held
+            if not is_held:
+                self._arrived.notify()
+
+    def _is_ready(self) -> bool:
+        if not self._is_held:
+            return bool(self._parcels)
+        return 2 * self._readings >= self._readings_max or 2 * len(self._parcels) >= self._messages_max
 
     def take(self, timeout_s: float) -> Haul:
-        """All that has come, up to one commit's size; nothing after `timeout_s` without anything."""
+        """All that has come, up to one commit's size; nothing after `timeout_s` without anything, or when woken."""
         haul = Haul()
         taken, weights, readings = haul.parcels, haul.weights, 0
         with self._arrived:
-            if not self._parcels:
+            if not self._is_ready():
                 self._arrived.wait(timeout_s)
+            if not self._is_ready():
+                return haul
             waiting = self._parcels
             while waiting and len(taken) < self._messages_max and readings < self._readings_max:
                 parcel, size, bytes_taken = waiting.popleft()
@@ -48,6 +70,7 @@ class Inbox:
                 readings += size
                 session = (parcel.origin.lane, parcel.origin.generation)
                 weights[session] = weights.get(session, 0) + bytes_taken
+            self._readings -= readings
         haul.readings = readings
         return haul
 
@@ -55,6 +78,7 @@ class Inbox:
         """Drop what waits, of one lane or of all: the broker sends it again on the next connection."""
         with self._arrived:
             self._parcels = deque(w for w in self._parcels if lane is not None and w[0].origin.lane != lane)
+            self._readings = sum(size for _, size, _ in self._parcels)
 
     def wake(self) -> None:
         with self._arrived:
