@@ -181,16 +181,16 @@ class Committer:
         started = time.perf_counter()
         commit, answers = Planner(self.state, self._registry, self._number + 1, credit).plan(parcels)
         metrics.PLAN_S.observe(time.perf_counter() - started)
-        return self._numbered(Planned(commit, answers, parcels, tell))
+        if not commit.is_empty():
+            self._line_up(commit)
+        return Planned(commit, answers, parcels, tell)
 
-    def _numbered(self, planned: Planned) -> Planned:
+    def _line_up(self, commit: Commit) -> None:
         """It takes its place in the order of commits, from time to time with the state as it is now."""
+        self._number = commit.number
         if self._is_snapshot_due():
-            checkpoint.take(self.state, planned.commit, _now_us())
+            checkpoint.take(self.state, commit, _now_us())
             self._snapshot_at = time.monotonic()
-        if not planned.commit.is_empty():
-            self._number = planned.commit.number
-        return planned
 
     def _is_snapshot_due(self) -> bool:
         return time.monotonic() - self._snapshot_at > self._settings.snapshot_s
@@ -304,9 +304,10 @@ class Committer:
         self._watermarks.tick(now_us, is_drained=is_drained)
         transitions = self.state.engine.advance(self._watermarks.take())
         if transitions or self._is_snapshot_due():
-            planned = self._numbered(Planned(Commit(self._number + 1, SeriesBatch.empty(), transitions=transitions)))
+            commit = Commit(self._number + 1, SeriesBatch.empty(), transitions=transitions)
+            self._line_up(commit)
             if not self._settle():  # else the rebuilt state finds the same at the next tick
-                self._writer.hand(planned)
+                self._writer.hand(Planned(commit))
 
     def redrive(self, now_us: int, tell: Tell) -> None:
         """Try again a few of the dead letters that somebody asked for, in a commit of their own."""
