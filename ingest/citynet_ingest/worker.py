@@ -97,8 +97,8 @@ class Worker:
             self._committer.close()
             return
         _calm_collector()
-        writer = threading.Thread(target=self._commit_loop, name="committer")
-        writer.start()
+        committer = threading.Thread(target=self._commit_loop, name="committer")
+        committer.start()
         sessions = [
             asyncio.create_task(inlet.session.run(), name=f"mqtt-session-{lane}")
             for lane, inlet in self._inlets.items()
@@ -111,7 +111,7 @@ class Worker:
             self._committer.stopping.set()
             self._inbox.clear()
             self._inbox.wake()
-            await asyncio.to_thread(writer.join, 2 * _STOP_GRACE_S)
+            await asyncio.to_thread(committer.join, 2 * _STOP_GRACE_S)
             await asyncio.sleep(0)  # the last answers were handed to this loop by the thread; let them out first
             for inlet in self._inlets.values():
                 inlet.session.close()
