@@ -53,7 +53,8 @@ class Worker:
         self._settings = settings
         self._database = database
         self._watermarks = Watermarks(int(settings.settle_s * 1e6), int(settings.settle_after_connect_s * 1e6))
-        self._inbox = Inbox(settings.commit_readings_max, settings.commit_messages_max)
+        third = settings.inflight_bytes_max // 3  # one commit is written, one planned, one waits
+        self._inbox = Inbox(settings.commit_readings_max, settings.commit_messages_max, third)
         self._committer = Committer(self._connect, settings, rules, self._watermarks, self._inbox.hold)
         lanes = lanes_of(parse_shards(settings.shards))
         self._inlets = {lane: Inlet(lane, self, settings, broker) for lane in lanes}
