@@ -103,6 +103,28 @@ def test_the_connection_is_cut_in_both(pipe: Pipe) -> None:
     assert_balanced(pipe.dsn)
 
 
+COMMIT_WAITS = """
+    CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER wait_here AFTER UPDATE ON stream_cursor DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION wait_here()"""
+
+
+def test_the_connection_is_lost_during_a_commit_that_goes_through(pipe: Pipe) -> None:
+    """Only a second try looks whether the first has gone through; this one has."""
+    query_once(pipe.dsn, COMMIT_WAITS)
+    with holding(pipe.dsn, "SELECT pg_advisory_xact_lock(4711)"):
+        pipe.give(batch(2, "gw-1", 2, [2.0]))
+        pipe.give(batch(3, "gw-1", 3, [4.0]))
+        pipe.wait_planned("gw-1", 3)
+        blocked(pipe.dsn)
+        assert pipe.committer.watchdog.check(is_over=True), "cut, as if the server were deaf"
+    pipe.settle()
+    assert pipe.told == [1, 2, 3]
+    assert values(pipe.dsn) == [0.5, 2.0, 4.0]
+    assert_balanced(pipe.dsn)
+
+
 def test_what_needs_no_commit_is_answered_in_its_turn(pipe: Pipe) -> None:
     """A repeated batch: its acknowledgement says how far the commit in flight will have come."""
     with holding(pipe.dsn):
