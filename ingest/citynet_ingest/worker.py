@@ -1,7 +1,8 @@
-"""A worker: an MQTT session a lane on the event loop, the committer on a thread of its own, an inbox between them.
+"""A worker: an MQTT session a lane on the event loop, committer and writer on threads of their own, an inbox between them.
 
-The inbox is bounded by what the broker may have in flight to us. Whenever the committer is idle it takes all that has come
-(up to the size of a commit), so a lone reading is committed at once and a flood is committed in large batches.
+The inbox is bounded by what the broker may have in flight to us. Whenever nothing is being written all that has come is taken
+(up to the size of a commit), so a lone reading is committed at once and a flood in large batches; of a flood the next commit
+is planned meanwhile.
 """
 
 from __future__ import annotations
