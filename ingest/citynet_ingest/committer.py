@@ -310,7 +310,10 @@ class Committer:
                 self._writer.hand(Planned(commit))
 
     def redrive(self, now_us: int, tell: Tell) -> None:
-        """Try again a few of the dead letters that somebody asked for, in a commit of their own."""
+        """Try again a few of the dead letters that somebody asked for, in a commit of their own.
+
+        They are looked for here if nothing is in flight, else by `take`, between two commits.
+        """
         if not self._writer.is_busy:
             self._settle()
             self._look_around()

@@ -229,8 +229,8 @@ class Worker:
             if started - last_tick > _TICK_S:
                 last_tick = started
                 self._reclaim()
+                committer.redrive(now_us(), self._tell)  # before the tick: that may leave a commit in flight
                 committer.tick(now_us(), is_drained=not len(self._inbox))
-                committer.redrive(now_us(), self._tell)
                 metrics.DATABASE_UP.set(committer.is_database_up)
                 metrics.INFLIGHT_BYTES.set(self._inflight_bytes)
         committer.flush()
