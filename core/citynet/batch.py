@@ -25,6 +25,7 @@ Bools = NDArray[np.bool_]
 
 PAST_US_MAX = 400 * 86_400 * 1_000_000  # a reading older than 400 days is dead-lettered
 FUTURE_US_MAX = 3_600 * 1_000_000  # one from more than an hour ahead as well
+_RADIX_MIN = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ class SeriesBatch:
     @classmethod
     def group(cls, series: I32, time_us: I64, value: F64, quality: U8) -> SeriesBatch:
         """Group columns that are in acceptance order by series; the order inside a series stays."""
-        order = np.argsort(series, kind="stable")
+        order = _stable_order(series)
         return cls(series[order], time_us[order], value[order], quality[order])
 
     def picked(self, rows: Bools | I64 | slice) -> SeriesBatch:
@@ -182,3 +183,19 @@ class SeriesBatch:
         """(series, time_us, value, quality), row by row; for tests and oracles."""
         columns = (self.series, self.time_us, self.value, self.quality)
         return zip(*(column.tolist() for column in columns), strict=True)
+
+
+def _stable_order(keys: I32) -> I64:
+    """Positions that sort `keys`, equal ones in the order they had.
+
+    numpy's stable sort is a radix sort for 16-bit integers only, and that is up to six times as fast: so wider keys are sorted
+    by their lower and then by their upper half. Few keys are not worth it.
+    """
+    if len(keys) < _RADIX_MIN:
+        return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
+    least = int(keys.min())
+    offset = keys.astype(np.int64) - least
+    order = np.argsort(offset.astype(np.uint16), kind="stable")
+    if int(keys.max()) - least >= 1 << 16:
+        order = order[np.argsort((offset >> 16).astype(np.uint16)[order], kind="stable")]
+    return order.astype(np.int64, copy=False)

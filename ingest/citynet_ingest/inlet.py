@@ -76,7 +76,7 @@ class Inlet:
     def received(self, packet: mqtt5.PublishPacket, generation: int) -> None:
         if not self._reading_since:
             self._reading_since = time.perf_counter()
-        self._arriving.append(self._intake.take(packet, generation, time.time_ns() // 1000))
+        self._arriving.append(self._intake.take(packet, generation, now_us()))
 
     def paused(self) -> None:
         if self._arriving:

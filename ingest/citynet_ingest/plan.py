@@ -246,7 +246,8 @@ class Planner:
         self._reject(parcel)
         if parcel.uplink is not None:
             self._uplink(parcel.uplink)
-        self._reply(parcel.origin, _outcome(len(parcel.readings), parcel.rejects))
+        if parcel.origin.reply_topic:
+            self._reply(parcel.origin, _outcome(len(parcel.readings), parcel.rejects))
 
     def _is_new(self, parcel: DirectParcel) -> bool:
         """Whether the message was not stored before; remembers it. A key decides alone, whoever sent the message again."""

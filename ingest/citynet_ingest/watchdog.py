@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 
 class Watchdog:
-    """Watches the work of one thread; `check` is called by another one."""
+    """Watches the work on one connection, of one thread at a time; `check` is called by another one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

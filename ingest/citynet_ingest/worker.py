@@ -1,7 +1,8 @@
-"""A worker: an MQTT session a lane on the event loop, the committer on a thread of its own, an inbox between them.
+"""A worker: an MQTT session a lane on the event loop, committer and writer on threads of their own, an inbox between them.
 
-The inbox is bounded by what the broker may have in flight to us. Whenever the committer is idle it takes all that has come
-(up to the size of a commit), so a lone reading is committed at once and a flood is committed in large batches.
+The inbox is bounded by what the broker may have in flight to us. Whenever nothing is being written all that has come is taken
+(up to the size of a commit), so a lone reading is committed at once and a flood in large batches; of a flood the next commit
+is planned meanwhile.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from citynet.runtime.settings import BrokerSettings, DatabaseSettings
 from citynet_ingest import metrics
 from citynet_ingest.commit import Answers
 from citynet_ingest.committer import Committer
-from citynet_ingest.inbox import Inbox, Weighed
+from citynet_ingest.inbox import Haul, Inbox, Weighed
 from citynet_ingest.inlet import Inlet, now_us
 from citynet_ingest.lanes import lane_of, lanes_of
 from citynet_ingest.ownership import StoppedError
@@ -53,8 +54,9 @@ class Worker:
         self._settings = settings
         self._database = database
         self._watermarks = Watermarks(int(settings.settle_s * 1e6), int(settings.settle_after_connect_s * 1e6))
-        self._committer = Committer(self._connect, settings, rules, self._watermarks)
-        self._inbox = Inbox(settings.commit_readings_max, settings.commit_messages_max)
+        third = settings.inflight_bytes_max // 3  # one commit is written, one planned, one waits
+        self._inbox = Inbox(settings.commit_readings_max, settings.commit_messages_max, third)
+        self._committer = Committer(self._connect, settings, rules, self._watermarks, self._inbox.hold)
         lanes = lanes_of(parse_shards(settings.shards))
         self._inlets = {lane: Inlet(lane, self, settings, broker) for lane in lanes}
         self._outage = log.OutageLog(_log, "broker")
@@ -97,8 +99,8 @@ class Worker:
             self._committer.close()
             return
         _calm_collector()
-        writer = threading.Thread(target=self._commit_loop, name="committer")
-        writer.start()
+        committer = threading.Thread(target=self._commit_loop, name="committer")
+        committer.start()
         sessions = [
             asyncio.create_task(inlet.session.run(), name=f"mqtt-session-{lane}")
             for lane, inlet in self._inlets.items()
@@ -111,7 +113,7 @@ class Worker:
             self._committer.stopping.set()
             self._inbox.clear()
             self._inbox.wake()
-            await asyncio.to_thread(writer.join, 2 * _STOP_GRACE_S)
+            await asyncio.to_thread(committer.join, 2 * _STOP_GRACE_S)
             await asyncio.sleep(0)  # the last answers were handed to this loop by the thread; let them out first
             for inlet in self._inlets.values():
                 inlet.session.close()
@@ -211,8 +213,8 @@ class Worker:
         except BaseException as error:  # noqa: BLE001  (the supervisor of this thread: handed to run, which raises it)
             self._failure = error
         finally:
+            self._call(self.stop)  # what is in flight has as long as at any stop
             self._committer.close()
-            self._call(self._stop.set)
 
     def _commit_until_stopped(self) -> None:
         committer, last_tick = self._committer, 0.0
@@ -221,22 +223,28 @@ class Worker:
             started = time.perf_counter()
             if haul.parcels:
                 metrics.WAIT_S.observe(max(0, now_us() - haul.parcels[0].origin.received_us) / 1e6)
-                answers = committer.process(haul.parcels)
-                committed = time.perf_counter()
-                metrics.COMMITS.inc()
-                metrics.READINGS.inc(haul.readings)
-                metrics.COMMIT_S.observe(committed - started)
-                self._call(partial(self._answer, answers, committed))
-                self._call(partial(self._release, haul.weights))
+                committer.take(haul.parcels, partial(self._committed, haul, started))
+            else:
+                committer.reap()
             if started - last_tick > _TICK_S:
                 last_tick = started
                 self._reclaim()
+                committer.redrive(now_us(), self._tell)  # before the tick: that may leave a commit in flight
                 committer.tick(now_us(), is_drained=not len(self._inbox))
-                if redriven := committer.redrive(now_us()):
-                    self._call(partial(self._answer, redriven, time.perf_counter()))
                 metrics.DATABASE_UP.set(committer.is_database_up)
                 metrics.INFLIGHT_BYTES.set(self._inflight_bytes)
         committer.flush()
+
+    def _committed(self, haul: Haul, started: float, answers: list[Answers]) -> None:
+        """A haul is durable. Called in the order of commits, on the writer's thread as well."""
+        metrics.COMMITS.inc()
+        metrics.READINGS.inc(haul.readings)
+        metrics.COMMIT_S.observe(time.perf_counter() - started)
+        self._tell(answers)
+        self._call(partial(self._release, haul.weights))
+
+    def _tell(self, answers: list[Answers]) -> None:
+        self._call(partial(self._answer, answers, time.perf_counter()))
 
     def _reclaim(self) -> None:
         """Somebody took over sessions of ours. That is an intruder if the lanes are still ours, else it is their new owner."""

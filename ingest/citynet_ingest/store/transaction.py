@@ -13,7 +13,7 @@ from citynet.batch import SeriesBatch
 from citynet.runtime.failpoint import hit
 from citynet_ingest import metrics
 from citynet_ingest.commit import Commit, UplinkSpan
-from citynet_ingest.copybody import copy_body
+from citynet_ingest.copybody import copy_pieces
 from citynet_ingest.store import redrive, sql
 from citynet_ingest.store.fence import FencedError
 from citynet_ingest.store.paths import Why, by_day, choose, split_late
@@ -119,11 +119,12 @@ def _direct(connection: Connection, rows: SeriesBatch) -> None:
 
 
 def _copy(connection: Connection, rows: SeriesBatch) -> None:
-    body = memoryview(copy_body(rows))
+    pieces = copy_pieces(rows)
     with connection.cursor().copy(_COPY) as copy:
-        copy.write(body[: len(body) // 2])
+        copy.write(next(pieces))
         hit("ingest.mid-copy")
-        copy.write(body[len(body) // 2 :])
+        for piece in pieces:
+            copy.write(piece)
 
 
 def _cursors(connection: Connection, commit: Commit) -> None:
