@@ -180,7 +180,7 @@ class Link:
             raise self._lost(error) from None
 
     def _lost(self, error: Exception) -> LinkLost:
-        return LinkLost(f"{self._settings.place}: {getattr(error, 'strerror', None) or error}")
+        return LinkLost(f"{self._settings.place}: {_words(error)}")
 
 
 def wait_readable(fds: Sequence[int], wait_s: float) -> set[int]:
@@ -196,7 +196,7 @@ def _open_tcp(settings: ModbusSettings, timeout_s: float) -> socket.socket:
         port = socket.create_connection((settings.host, settings.port), timeout=max(1.0, timeout_s))
         port.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
-        raise LinkLost(f"{settings.place}: {error.strerror or error}") from None
+        raise LinkLost(f"{settings.place}: {_words(error)}") from None
     port.settimeout(timeout_s)
     return port
 
@@ -213,7 +213,13 @@ def _open_serial(settings: ModbusSettings) -> serial.Serial:
             exclusive=True,
         )
     except (OSError, ValueError) as error:
-        raise LinkLost(f"{settings.serial}: {getattr(error, 'strerror', None) or error}") from None
+        raise LinkLost(f"{settings.serial}: {_words(error)}") from None
+
+
+def _words(error: Exception) -> str:
+    """What the system says; pyserial's own text repeats the path and the number."""
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else str(error)
 
 
 def _bits_of_a_byte(settings: ModbusSettings) -> int:

@@ -65,7 +65,7 @@ class RegisterSettings(BaseModel, extra="forbid", frozen=True):
             yield f"a {self.table} has no bit {self.bit}"
         if self.table not in _BITS_ONLY and (self.kind == "bit") != (self.bit is not None):
             yield 'type = "bit" and bit = 0..15 go together'
-        if self.kind == "bit" and (given := [name for name in _NUMBERS_ONLY if name in self.model_fields_set]):
+        if self.kind == "bit" and (given := self._beyond_a_bit()):
             yield f"a bit has no {', '.join(given)}"
         if self.address + self.width > ADDRESSES:
             yield f"{self.kind} takes {self.width} registers and ends behind {ADDRESSES - 1}"
@@ -73,6 +73,13 @@ class RegisterSettings(BaseModel, extra="forbid", frozen=True):
             yield "scale 0 makes every reading the same"
         if self.min is not None and self.max is not None and self.min >= self.max:
             yield "min must be below max"
+
+    def _beyond_a_bit(self) -> list[str]:
+        """Settings that say something which a bit does not have. By value, so that settings survive being written out."""
+        fields = type(self).model_fields
+        return [
+            name for name in _NUMBERS_ONLY if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        ]
 
     @property
     def kind(self) -> ValueType:
