@@ -15,7 +15,7 @@ from citynet import formats
 from citynet.control import Stream
 from citynet.errors import DecodeError
 from citynet.ids import check_id
-from citynet.notes import EventNote, RawNote
+from citynet.notes import Note, RawNote
 from citynet.reading import Reading
 from citynet.wire import ALARM, TELEMETRY
 from citynet_gateway.spool.segment import TOKEN_BYTES
@@ -33,7 +33,7 @@ class Part:
 
     stream: Stream
     readings: tuple[Reading, ...]
-    notes: tuple[RawNote | EventNote, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(slots=True)

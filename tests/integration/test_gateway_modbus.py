@@ -117,7 +117,7 @@ def test_nothing_of_a_bus_is_imported_where_none_is_configured() -> None:
         "from citynet_gateway.settings import GatewaySettings; from citynet_gateway.intake import Sorter\n"
         "settings = GatewaySettings()\n"
         "registry.build(Context(settings, None, None, None, Random(1), Sorter(())))\n"
-        "outputs.build(settings.outputs, [])\n"
+        "outputs.build(settings, [])\n"
         "print(*sorted(name for name in sys.modules if name.split('.')[0] in ('pymodbus', 'serial', 'gpiod')"
         " or 'sysfs.driver' in name or 'modbus.link' in name))"
     )

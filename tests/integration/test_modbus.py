@@ -6,18 +6,22 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count, pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from citynet.quality import BAD, GOOD
 from citynet.runtime.metrics import REGISTRY
+from citynet_gateway.drivers.modbus.bus import values_of
 from citynet_gateway.drivers.modbus.driver import Modbus
-from citynet_gateway.drivers.modbus.errors import MEANINGS
+from citynet_gateway.drivers.modbus.errors import MEANINGS, ModbusError
+from citynet_gateway.drivers.modbus.link import read_request
 from citynet_gateway.outputs import registry
 from citynet_gateway.outputs.modbus import ModbusSwitch
 from citynet_gateway.outputs.port import OutputError
@@ -49,7 +53,7 @@ def device(name: str, unit: int, *registers: dict[str, Any], interval_s: float =
 def switches(driver: Modbus, *outputs: dict[str, Any]) -> list[ModbusSwitch]:
     each = [{"kind": "modbus", "bus": "bus", "timeout_ms": 1000, **item} for item in outputs]
     settings = GatewaySettings.model_validate({"modbus": [driver.bus.settings.model_dump()], "outputs": each})
-    found = registry.build(settings.outputs, [driver]).values()
+    found = registry.build(settings, [driver]).values()
     return [item for item in found if isinstance(item, ModbusSwitch)]
 
 
@@ -404,6 +408,39 @@ def test_many_threads_share_a_bus_one_transaction_at_a_time(kind: str, tmp_path:
             wait_for(got.readings, "polls have their turn as well")
     assert station.coils == dict.fromkeys(range(8), 1)
     assert {reading.quality for reading in got.readings()} == {GOOD}
+
+
+def test_random_answers_end_in_time_and_never_in_a_surprise(kind: str, tmp_path: Path) -> None:
+    """Mutated frames: every transaction ends with values or with an error that has words, and the link can be used again."""
+    random = Random(11)
+
+    def spoil(frame: bytes) -> bytes:
+        data = bytearray(frame)
+        for _ in range(random.randrange(4)):
+            data[random.randrange(len(data))] = random.randrange(256)
+        end = random.choice((len(data), random.randrange(1, len(data) + 1)))
+        return bytes(data[:end]) + random.randbytes(random.choice((0, 0, 3)))
+
+    station = Device(holding={10: 111, 11: 222}, corrupt=spoil)
+    with line(kind, {1: station}, tmp_path) as (_, place):
+        bus = modbus({**place, "timeout_ms": 15}).bus
+        outcomes: Counter[str] = Counter()
+        for _ in range(150):
+            try:
+                outcomes[
+                    "values" if list(values_of(bus.ask(read_request(1, "holding", 10, 2)))) == [111, 222] else "wrong"
+                ] += 1
+            except ModbusError as error:
+                assert str(error)
+                outcomes[error.outcome] += 1
+        station.corrupt = None
+        bus._retry_at_s = 0.0
+        assert list(values_of(bus.ask(read_request(1, "holding", 10, 2)))) == [111, 222]
+        bus.close()
+    assert outcomes["values"] > 5
+    assert outcomes["garbage"] > 20
+    if kind == "rtu":
+        assert outcomes["wrong"] == 0, "its checksum sees it"
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.fieldbus import context
 
 def build(**values: Any) -> Output:
     settings = GatewaySettings.model_validate({"outputs": [{"name": "fan", **values}]})
-    return registry.build(settings.outputs, [])["fan"]
+    return registry.build(settings, [])["fan"]
 
 
 def test_a_file_is_written_and_read_back(tmp_path: Path) -> None:

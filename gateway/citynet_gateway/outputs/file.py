@@ -26,7 +26,7 @@ class FileSwitch:
                 os.write(file, wanted.encode())
             finally:
                 os.close(file)
-            if (found := self._text()) != wanted:
+            if (found := self._text()) not in (wanted, None):
                 raise OutputError(f"output {self.name}: {self._settings.path} was given {wanted!r} and says {found!r}")
         except OSError as error:
             metrics.OUTPUT_WRITES.labels(self.name, "failed").inc()
@@ -41,13 +41,17 @@ class FileSwitch:
             text = self._text()
         except OSError as error:
             raise self._failed(error) from None
-        return {self._settings.on: True, self._settings.off: False}.get(text)
+        return {self._settings.on: True, self._settings.off: False}.get(text or "")
 
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _text(self) -> str:
-        file = os.open(self._settings.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    def _text(self) -> str | None:
+        """What it says; None if it may only be written."""
+        try:
+            file = os.open(self._settings.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except PermissionError:
+            return None
         try:
             return os.read(file, _BYTES_MAX).decode("utf-8", "replace").strip()
         finally:

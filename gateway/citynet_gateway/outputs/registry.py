@@ -8,9 +8,10 @@ from citynet.errors import CitynetError
 from citynet_gateway.drivers.port import Driver
 from citynet_gateway.outputs.port import Output
 from citynet_gateway.outputs.settings import GpioOutput, ModbusOutput, OutputSettings
+from citynet_gateway.settings import GatewaySettings
 
 
-def build(settings: Sequence[OutputSettings], drivers: Sequence[Driver]) -> dict[str, Output]:
+def build(settings: GatewaySettings, drivers: Sequence[Driver]) -> dict[str, Output]:
     """The outputs by name; nothing is switched by it.
 
     Args:
@@ -19,7 +20,7 @@ def build(settings: Sequence[OutputSettings], drivers: Sequence[Driver]) -> dict
     Raises:
         CitynetError: one of them cannot be used on this machine, and why.
     """
-    return {item.name: _build(item, drivers) for item in settings}
+    return {item.name: _build(item, drivers) for item in settings.outputs}
 
 
 def _build(settings: OutputSettings, drivers: Sequence[Driver]) -> Output:

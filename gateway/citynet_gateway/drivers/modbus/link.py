@@ -31,7 +31,7 @@ from pymodbus.pdu.register_message import (
 from citynet_gateway.drivers.modbus.errors import Cut, Garbage, LinkLost, Refused, Silence
 from citynet_gateway.drivers.modbus.settings import ModbusSettings, RegisterTable
 
-logging.getLogger("pymodbus").addHandler(logging.NullHandler())  # it speaks of every bad frame; we count them
+logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # it speaks of every bad frame; we count them
 
 _CHUNK = 4096
 _ANSWER_BYTES_MAX = 1024  # more than any frame; a source that never stops is cut off there
