@@ -20,13 +20,13 @@ from citynet.quality import BAD, GOOD
 from citynet.runtime.metrics import REGISTRY
 from citynet_gateway.drivers.modbus.bus import values_of
 from citynet_gateway.drivers.modbus.driver import Modbus
-from citynet_gateway.drivers.modbus.errors import MEANINGS, ModbusError
+from citynet_gateway.drivers.modbus.errors import MEANINGS, Garbage, ModbusError
 from citynet_gateway.drivers.modbus.link import read_request
 from citynet_gateway.outputs import registry
 from citynet_gateway.outputs.modbus import ModbusSwitch
 from citynet_gateway.outputs.port import OutputError
 from citynet_gateway.settings import GatewaySettings
-from citynet_sim.protocols.modbus import Device, SerialServer, TcpServer
+from citynet_sim.protocols.modbus import Device, SerialServer, TcpServer, crc16
 from tests.fieldbus import Collector, context, running
 from tests.gateway import wait_for
 
@@ -162,6 +162,52 @@ def test_a_device_that_answers_garbage(kind: str, tmp_path: Path, what: str, fau
             wait_for(lambda: len(got.values("bad/level_m")) > before + 2, "it is taken back")
             assert driver.trouble() == ""
     assert {reading.value for reading in got.readings() if reading.metric == "level_m"} == {1.5, 2.5}
+
+
+def reframed(kind: str, change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """Frames with another message in them, and everything around it right."""
+
+    def rtu(frame: bytes) -> bytes:
+        body = frame[:1] + change(frame[1:-2])
+        return body + crc16(body)
+
+    def tcp(frame: bytes) -> bytes:
+        message = change(frame[7:])
+        return frame[:4] + struct.pack(">H", len(message) + 1) + frame[6:7] + message
+
+    return rtu if kind == "rtu" else tcp
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda message: bytes([message[0], message[1] - 2]) + message[2:-2], "1 registers instead of 2"),
+        (lambda message: bytes([message[0], message[1] + 2]) + message[2:] + b"\0\0", "3 registers instead of 2"),
+        (lambda message: bytes([4]) + message[1:], "an answer to function 4 instead of 3"),
+        (lambda message: bytes([6]) + message[2:6], "an answer to function 6 instead of 3"),
+    ],
+)
+def test_a_right_frame_with_a_wrong_answer_is_no_answer(
+    kind: str, tmp_path: Path, change: Callable[[bytes], bytes], words: str
+) -> None:
+    station = Device(holding={10: 1, 11: 2}, corrupt=reframed(kind, change))
+    with line(kind, {1: station}, tmp_path) as (_, place):
+        bus = modbus(place).bus
+        with pytest.raises(Garbage, match=words):
+            bus.ask(read_request(1, "holding", 10, 2))
+        station.corrupt = None
+        assert list(values_of(bus.ask(read_request(1, "holding", 10, 2)))) == [1, 2]
+        bus.close()
+
+
+def test_a_write_that_is_repeated_wrongly_is_told(kind: str, tmp_path: Path) -> None:
+    station = Device(holding={10: 1}, corrupt=reframed(kind, lambda message: message[:-1] + b"\x63"))
+    with line(kind, {1: station}, tmp_path) as (server, place):
+        driver = modbus(place)
+        (mode,) = switches(driver, {"name": "mode", "unit": 1, "table": "holding", "address": 10})
+        with running(driver), pytest.raises(OutputError, match="repeats another address or value"):
+            mode.write(True)
+    assert [request.function for request in server.line.requests] == [6, 6], "it was tried twice"
 
 
 def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_one(kind: str, tmp_path: Path) -> None:
