@@ -97,7 +97,7 @@ def test_values_are_read_scaled_and_sorted_into_streams(kind: str, tmp_path: Pat
         driver = modbus({**place, "devices": [device("pump-1", 1), device("rest", 2, *registers)]})
         with running(driver) as got:
             wait_for(lambda: len(got.values("rest/none")) > 2 and len(got.values("pump-1/level_m")) > 2, "readings")
-            assert driver.trouble() == ""
+            wait_for(lambda: driver.trouble() == "", "no trouble is left")
     first = {reading.name: reading for reading in reversed(got.readings())}
     assert {name: (reading.value, reading.quality) for name, reading in first.items()} == {
         "pump-1/level_m": (1.5, GOOD), "pump-1/pump_alarm": (1.0, GOOD), "rest/t": (19.8, GOOD),
@@ -160,7 +160,7 @@ def test_a_device_that_answers_garbage(kind: str, tmp_path: Path, what: str, fau
             bad.corrupt = None
             before = len(got.values("bad/level_m"))
             wait_for(lambda: len(got.values("bad/level_m")) > before + 2, "it is taken back")
-            assert driver.trouble() == ""
+            wait_for(lambda: driver.trouble() == "", "no trouble is left")
     assert {reading.value for reading in got.readings() if reading.metric == "level_m"} == {1.5, 2.5}
 
 
@@ -191,13 +191,15 @@ def test_a_right_frame_with_a_wrong_answer_is_no_answer(
     kind: str, tmp_path: Path, change: Callable[[bytes], bytes], words: str
 ) -> None:
     station = Device(holding={10: 1, 11: 2}, corrupt=reframed(kind, change))
-    with line(kind, {1: station}, tmp_path) as (_, place):
+    with line(kind, {1: station}, tmp_path) as (server, place):
         bus = modbus(place).bus
         with pytest.raises(Garbage, match=words):
             bus.ask(read_request(1, "holding", 10, 2))
         station.corrupt = None
         assert list(values_of(bus.ask(read_request(1, "holding", 10, 2)))) == [1, 2]
         bus.close()
+    if isinstance(server, TcpServer):
+        assert server.connections == 2, "nobody knows where the next frame would begin"
 
 
 def test_a_write_that_is_repeated_wrongly_is_told(kind: str, tmp_path: Path) -> None:
@@ -276,6 +278,7 @@ def test_a_gap_is_read_along_and_distant_values_have_requests_of_their_own() -> 
 
 def test_a_server_that_closes_idle_connections_costs_nothing() -> None:
     ticks = count()
+    before = counted("citynet_gateway_modbus_requests_total", bus="bus", outcome="lost")
     with TcpServer({1: Device(holding={0: lambda: next(ticks)})}) as server:
         driver = modbus(
             {"host": "127.0.0.1", "port": server.port, "devices": [device("d", 1, {"metric": "n", "address": 0})]}
@@ -285,23 +288,46 @@ def test_a_server_that_closes_idle_connections_costs_nothing() -> None:
                 wait_for(lambda: len(got.readings()) > 3 * round_ + 3, "readings")  # noqa: B023
                 server.cut()
             wait_for(lambda: server.connections >= 4, "new connections")
-            assert driver.trouble() == ""
+            wait_for(lambda: driver.trouble() == "", "no trouble is left")
+    assert counted("citynet_gateway_modbus_requests_total", bus="bus", outcome="lost") == before
 
 
 def test_a_server_that_is_away_is_told_and_found_again(unused: int) -> None:
-    driver = modbus({"host": "127.0.0.1", "port": unused, "devices": [device("pump-1", 1)]})
+    driver = modbus(
+        {"host": "127.0.0.1", "port": unused, "devices": [device("rare", 1, interval_s=3600), device("pump-1", 1)]}
+    )
     with running(driver) as got:
         wait_for(lambda: "refused" in driver.trouble(), "trouble names the cause")
         assert f"127.0.0.1:{unused}" in driver.trouble()
         with TcpServer({1: pump()}, port=unused):
             wait_for(lambda: got.values("pump-1/level_m"), "readings")
-            assert driver.trouble() == ""
+            wait_for(
+                lambda: got.values("rare/level_m"), "a poll that could not be made does not wait for its next turn"
+            )
+            wait_for(lambda: driver.trouble() == "", "no trouble is left")
         before = counted("citynet_gateway_polls_skipped_total", driver="modbus-bus", reason="lost")
         wait_for(driver.trouble, "away again")
         with TcpServer({1: pump()}, port=unused):
             seen = len(got.readings())
             wait_for(lambda: len(got.readings()) > seen, "readings again")
     assert counted("citynet_gateway_polls_skipped_total", driver="modbus-bus", reason="lost") > before
+
+
+def test_a_name_that_can_be_none_is_told() -> None:
+    driver = modbus({"host": "plc..example", "devices": [device("pump-1", 1)]})
+    with running(driver):
+        wait_for(lambda: driver.trouble().startswith("plc..example:502: "), "trouble names it")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ends_is_told() -> None:
+    """Here by a clock that fails: whatever it is, a bus that is not polled any more must not look healthy."""
+    with TcpServer({1: pump()}) as server:
+        bus = {"name": "bus", "host": "127.0.0.1", "port": server.port, "devices": [device("pump-1", 1)]}
+        settings = GatewaySettings.model_validate({"modbus": [bus]})
+        driver = Modbus(settings.modbus[0], context(settings, clock_us=lambda: 1 // 0))
+        with running(driver):
+            wait_for(lambda: "ended by a fault of the program" in driver.trouble(), "it is told")
 
 
 def test_a_serial_port_that_vanishes_and_comes_back(tmp_path: Path) -> None:
@@ -315,21 +341,29 @@ def test_a_serial_port_that_vanishes_and_comes_back(tmp_path: Path) -> None:
                 got.offers.clear()
                 server.plug()
             wait_for(lambda: got.values("pump-1/level_m"), "readings again")
-            assert driver.trouble() == ""
+            wait_for(lambda: driver.trouble() == "", "no trouble is left")
 
 
 def test_polls_keep_to_their_grid_whatever_they_take() -> None:
     slow = pump()
     slow.delay_s = 0.03
+    before = counted("citynet_gateway_polls_skipped_total", driver="modbus-bus", reason="behind")
     with TcpServer({1: slow}) as server:
-        driver = modbus({"host": "127.0.0.1", "port": server.port, "devices": [device("p", 1, LEVEL, interval_s=0.1)]})
+        driver = modbus(
+            {
+                "host": "127.0.0.1",
+                "port": server.port,
+                "timeout_ms": 2000,
+                "devices": [device("p", 1, LEVEL, interval_s=0.1)],
+            }
+        )
         with running(driver) as got:
             wait_for(lambda: len(got.readings()) >= 25, "readings")
     times = [request.at_s for request in server.line.requests]
-    steps = [round((moment - times[0]) / 0.1) for moment in times]
-    # With a drift of the 30 ms that an answer takes, 25 polls would need 3.2 s instead of 2.4.
-    assert all(abs(moment - times[0] - 0.1 * step) < 0.05 for moment, step in zip(times, steps, strict=True))
-    assert steps == sorted(set(steps))
+    skipped = counted("citynet_gateway_polls_skipped_total", driver="modbus-bus", reason="behind") - before
+    # Made or counted as left out: one for each point of the grid. A drift of the 30 ms an answer takes would be 7 points.
+    points = (times[-1] - times[0]) / 0.1
+    assert abs(points - (len(times) - 1 + skipped)) < 3
 
 
 def test_while_readings_wait_for_their_sync_polling_pauses_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

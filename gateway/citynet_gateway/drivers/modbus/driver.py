@@ -98,6 +98,8 @@ class Modbus:
         self._pending.answered(offers)
 
     def trouble(self) -> str:
+        if self._thread.ident is not None and not self._stopping and not self._thread.is_alive():
+            return "polling ended by a fault of the program; the log has it"
         return self.bus.outage.reason or self._trouble
 
     def pause(self) -> None:
@@ -110,19 +112,24 @@ class Modbus:
             self._thread.join(STOP_S)
 
     def _run(self) -> None:
-        while not self._stopping:
-            self.bus.serve()
-            wait_s = self._hold_s()
-            if wait_s > 0:
-                self.bus.wait(wait_s)
-                continue
-            turn = self._schedule.next(time.monotonic())
-            if turn is None:
-                self.bus.wait(self._schedule.wait_s(time.monotonic(), IDLE_S_MAX))
-                continue
-            self._skipped(turn.skipped)
-            self._poll(turn)
-        self.bus.close()
+        try:
+            while not self._stopping:
+                self._turn()
+        finally:
+            self.bus.close()  # whoever waits for a write is told, whatever ended this
+
+    def _turn(self) -> None:
+        self.bus.serve()
+        wait_s = self._hold_s()
+        if wait_s > 0:
+            self.bus.wait(wait_s)
+            return
+        turn = self._schedule.next(time.monotonic())
+        if turn is None:
+            self.bus.wait(self._schedule.wait_s(time.monotonic(), IDLE_S_MAX))
+            return
+        self._skipped(turn.skipped)
+        self._poll(turn)
 
     def _hold_s(self) -> float:
         """How long to leave the bus to others; 0 to poll."""

@@ -195,7 +195,7 @@ def _open_tcp(settings: ModbusSettings, timeout_s: float) -> socket.socket:
     try:
         port = socket.create_connection((settings.host, settings.port), timeout=max(1.0, timeout_s))
         port.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a name that can be none
         raise LinkLost(f"{settings.place}: {_words(error)}") from None
     port.settimeout(timeout_s)
     return port

@@ -85,6 +85,8 @@ class Sysfs:
         self._pending.answered(offers)
 
     def trouble(self) -> str:
+        if not self._stop.is_set() and not all(thread.is_alive() for thread in self._threads):
+            return "reading ended by a fault of the program; the log has it"
         now_s = self._monotonic_s()
         hung = [
             f"{busy[0]}: the read takes {now_s - busy[1]:.0f} s already"
