@@ -106,3 +106,19 @@ OUTPUT_S = Histogram(
 COMMANDS = Counter(
     "citynet_gateway_commands_total", "Commands by kind and outcome", ["kind", "state"], registry=REGISTRY
 )
+MODBUS_REQUESTS = Counter(
+    "citynet_gateway_modbus_requests_total",
+    "Modbus requests by what they came to: answered, silence, garbage, refused, lost, cut",
+    ["bus", "outcome"],
+    registry=REGISTRY,
+)
+SILENT_DEVICES = Gauge(
+    "citynet_gateway_silent_devices", "Polled devices that do not answer", ["driver"], registry=REGISTRY
+)
+POLLS_SKIPPED = Counter(
+    "citynet_gateway_polls_skipped_total",
+    "Polls left out: behind (the bus is too slow), paused (readings wait for their sync), lost (no connection), silent",
+    ["driver", "reason"],
+    registry=REGISTRY,
+)
+BAD_VALUES = Counter("citynet_gateway_bad_values_total", "Polled values of quality bad", ["driver"], registry=REGISTRY)

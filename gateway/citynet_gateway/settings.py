@@ -14,9 +14,11 @@ from citynet_gateway import interlock_settings
 from citynet_gateway.clock import ClockMode
 from citynet_gateway.drivers.hj212.settings import Hj212Settings
 from citynet_gateway.drivers.mapping_settings import MappingSettings, overlap
+from citynet_gateway.drivers.modbus.settings import BUSES_MAX, ModbusSettings
 from citynet_gateway.drivers.push_settings import PushSettings
+from citynet_gateway.drivers.sysfs.settings import SENSORS_MAX, IioSettings, OneWireSettings
 from citynet_gateway.interlock_settings import INTERLOCKS_MAX, InterlockSettings
-from citynet_gateway.outputs.settings import OUTPUTS_MAX, OutputSettings
+from citynet_gateway.outputs.settings import OUTPUTS_MAX, OutputSettings, misfits
 from citynet_gateway.sense_settings import SenseSettings
 from citynet_gateway.spool import SpoolSettings
 from citynet_gateway.window import Limits
@@ -70,6 +72,21 @@ class GatewaySettings(Table):
     content_type_default: Annotated[str, AfterValidator(_content_type)] = Field(
         THINGSBOARD, description="format of field messages that carry no MQTT 5 content type"
     )
+    modbus: list[ModbusSettings] = Field(
+        default_factory=list,
+        max_length=BUSES_MAX,
+        description="Modbus buses: tables [[gateway.modbus]], docs/drivers.md",
+    )
+    iio: list[IioSettings] = Field(
+        default_factory=list, max_length=SENSORS_MAX, description="sensors of Linux's IIO: tables [[gateway.iio]]"
+    )
+    onewire: list[OneWireSettings] = Field(
+        default_factory=list, max_length=SENSORS_MAX, description="1-wire thermometers: tables [[gateway.onewire]]"
+    )
+    sysfs: Path = Field(Path("/sys"), description="where the kernel shows its sensors")
+    outputs: list[OutputSettings] = Field(
+        default_factory=list, max_length=OUTPUTS_MAX, description="what can be switched: tables [[gateway.outputs]]"
+    )
     alarm_metrics: list[str] = Field(
         ["*_alarm"], max_length=100, description="shell patterns of metrics that go to the alarm stream"
     )
@@ -107,9 +124,6 @@ class GatewaySettings(Table):
     interlocks: list[InterlockSettings] = Field(
         [], max_length=INTERLOCKS_MAX, description="limits that switch outputs on the gateway itself"
     )
-    outputs: list[OutputSettings] = Field(
-        default_factory=list, max_length=OUTPUTS_MAX, description="what can be switched: tables [[gateway.outputs]]"
-    )
     output_refresh_s: float = Field(
         10.0, ge=0, le=3_600, description="how often an output is written again, for its own watchdog; 0: never"
     )
@@ -122,6 +136,8 @@ class GatewaySettings(Table):
             raise ValueError("spool_bytes_max must be at least 16 x segment_bytes")
         if self.resend_after_s_max < self.resend_after_s:
             raise ValueError("resend_after_s_max must not be below resend_after_s")
+        if problems := misfits(self.outputs, self.modbus):
+            raise ValueError("; ".join(problems))
         if bad := [pattern for pattern in self.alarm_metrics if not pattern or len(pattern) > 64]:
             raise ValueError(f"alarm_metrics: patterns of 1 to 64 characters, not {bad[0][:80]!r}")
         filters = [f"{self.field_prefix}/{self.id}/+", *(mapping.topic for mapping in self.mappings)]

@@ -138,7 +138,8 @@ def test_a_venv_that_cannot_be_made_is_shown_and_explained(checkout: Checkout) -
 @pytest.mark.parametrize(
     ("installed", "role", "is_enough"),
     [
-        ("gateway", "gateway", True),
+        ("gateway,modbus", "gateway", True),
+        ("gateway", "gateway", False),
         ("gateway", "ingest", False),
         ("server", "api", True),
         ("server", "sim", False),

@@ -185,6 +185,26 @@ def test_systemd_accepts_the_unit(path: Path, tmp_path: Path) -> None:
     assert about_ours == []
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_accepts_the_gateway_with_field_buses(tmp_path: Path) -> None:
+    unit = (DEPLOY / "systemd/citynet-gateway.service").read_text(encoding="utf-8")
+    (tmp_path / "gateway.service").write_text(
+        unit.replace("/opt/citynet/.venv/bin/citynet", "/bin/true"), encoding="utf-8"
+    )
+    extra = (DEPLOY / "systemd/citynet-gateway-field-buses.conf").read_text(encoding="utf-8")
+    (tmp_path / "gateway.service.d").mkdir()
+    # Also with what is left to the reader.
+    (tmp_path / "gateway.service.d/all.conf").write_text(re.sub(r"^#(?=[A-Z]\w+=)", "", extra, flags=re.MULTILINE))
+    result = subprocess.run(
+        ["systemd-analyze", "verify", str(tmp_path / "gateway.service")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert [line for line in result.stderr.splitlines() if str(tmp_path) in line] == []
+
+
 def test_every_timer_has_its_service_and_makes_up_for_a_missed_night() -> None:
     timers = sorted((DEPLOY / "systemd").glob("*.timer"))
     assert [timer.stem for timer in timers] == ["citynet-maintain"]
@@ -195,7 +215,7 @@ def test_every_timer_has_its_service_and_makes_up_for_a_missed_night() -> None:
         assert "Persistent=true" in text
 
 
-@pytest.mark.parametrize("path", sorted(DEPLOY.glob("*/citynet.toml")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", sorted(DEPLOY.glob("*/*.toml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_settings_files_load(path: Path) -> None:
     loaded, problems = check_all(path)
     assert problems == []

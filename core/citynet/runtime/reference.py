@@ -194,7 +194,8 @@ _KINDS: dict[object, str] = {bool: "true or false", int: "integer", float: "numb
 def _kind(annotation: object) -> str:
     if get_origin(annotation) is list:
         item = get_args(annotation)[0]
-        if isinstance(item, type) and issubclass(item, BaseModel):
+        kinds = [item, *get_args(item), *(inner for part in get_args(item) for inner in get_args(part))]
+        if any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
             return "list of tables"
         return f"list of {_kind(get_args(annotation)[0])}"
     arguments = [item for item in get_args(annotation) if item is not NoneType]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from citynet.errors import CitynetError
 from citynet_gateway.drivers.port import Context, Driver
 
 
@@ -32,4 +33,24 @@ def _push(context: Context) -> Iterator[Driver]:
         yield HttpPush(context, context.settings.push)
 
 
-_BUILDERS: tuple[Callable[[Context], Iterator[Driver]], ...] = (_local_mqtt, _hj212, _push)
+def _modbus(context: Context) -> Iterator[Driver]:
+    if not context.settings.modbus:
+        return
+    try:
+        from citynet_gateway.drivers.modbus.driver import Modbus  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise CitynetError(
+            f"[[gateway.modbus]] needs the package {error.name}: install citynet[gateway,modbus]"
+        ) from None
+    for bus in context.settings.modbus:
+        yield Modbus(bus, context)
+
+
+def _sysfs(context: Context) -> Iterator[Driver]:
+    if context.settings.iio or context.settings.onewire:
+        from citynet_gateway.drivers.sysfs.driver import Sysfs  # noqa: PLC0415
+
+        yield Sysfs(context)
+
+
+_BUILDERS: tuple[Callable[[Context], Iterator[Driver]], ...] = (_local_mqtt, _hj212, _push, _modbus, _sysfs)

@@ -17,7 +17,7 @@ class Output(Protocol):
     name: str
 
     def write(self, on: bool) -> None:
-        """Switch it, and return when the device has taken it; within 100 ms. Raises OutputError."""
+        """Switch it, and return when the device has taken it; within 100 ms or its own timeout. Raises OutputError."""
         ...
 
     def read(self) -> bool | None:
