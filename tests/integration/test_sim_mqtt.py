@@ -78,9 +78,8 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def settings_for(port: int, **more: Any) -> SimSettings:
-    city = {"gas_wells": 6, "water_meters": 4, "manholes": 5, "pump_stations": 2}
-    period = dict.fromkeys(("gas_well_s", "water_meter_s", "manhole_s", "pump_station_s"), 0.2)
-    flags = {"broker": {"port": port}, "city": city, "sampling": period, "seed": 77}
+    city = {"population": 0, "devices": {"gas-well": 6, "water-meter": 4, "manhole": 5, "pump-station": 2}}
+    flags = {"broker": {"port": port}, "city": city, "sampling": {"every_s": 0.2}, "seed": 77, "texture": False}
     return load(SimSettings, None, flags | more)
 
 

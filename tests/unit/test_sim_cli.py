@@ -14,11 +14,11 @@ from citynet_sim.cli import app
 from citynet_sim.truth import read_truth
 
 SMALL = """
+[sim]
+texture = false
 [sim.city]
-gas_wells = 6
-water_meters = 4
-manholes = 5
-pump_stations = 2
+population = 0
+devices = { gas-well = 6, water-meter = 4, manhole = 5, pump-station = 2 }
 """
 
 
@@ -55,12 +55,13 @@ def test_same_seed_same_bytes(config: Path, tmp_path: Path) -> None:
 
 def test_file_has_the_incidents_and_truth_tells_them(config: Path, tmp_path: Path) -> None:
     out, truth_path = tmp_path / "out", tmp_path / "truth"
-    args = ("--start", "2026-03-01T08:00:00+08:00", "--duration", 40, "--out", out, "--truth", truth_path)
+    args = ("--start", "2026-03-01T08:00:00+08:00", "--duration", 3800, "--out", out, "--truth", truth_path)
     assert _sim("run", "gas-leak", "-c", config, *args).exit_code == 0
     truth = read_truth(truth_path)
     (leak,) = truth.incidents
+    assert [fault["id"] for fault in truth.header["faults"]] == ["biogas-1", "gas-leak-1"]
     assert (leak["expected_rule"], leak["expected_level"]) == ("gas-ch4-void", "red")
-    assert leak["start_us"] == truth.header["started_at_us"] + 10_000_000 == 1_772_323_210_000_000
+    assert leak["start_us"] == truth.header["started_at_us"] + 3_600_000_000 == 1_772_326_800_000_000
     high = set()
     for row in map(json.loads, out.read_text().splitlines()):
         if row["values"].get("ch4_lel", 0.0) > 50.0:
@@ -71,13 +72,14 @@ def test_file_has_the_incidents_and_truth_tells_them(config: Path, tmp_path: Pat
 
 def test_list_and_describe(config: Path) -> None:
     names = [row["name"] for row in json.loads(_sim("list", "--json").stdout)]
-    assert names == ["demo", "gas-leak", "ponding", "calm"]
+    assert names[0] == "demo"
+    assert {"gas-leak", "main-burst", "storm-pump-failure", "tunnel-fire", "calm-week"} <= set(names)
     facts = json.loads(_sim("describe", "-c", config, "--seed", 9, "--json").stdout)
     assert (facts["seed"], facts["devices"], facts["series"]) == (9, 17, 6 * 5 + 4 * 5 + 5 * 4 + 2 * 3)
     assert sum(facts["gateways"].values()) == 17
-    assert [incident["start_us"] for incident in facts["incidents"]] == [10_000_000, 15_000_000]
+    assert [incident["start_us"] for incident in facts["incidents"]] == [5_000_000, 5_000_000]
     words = _sim("describe", "-c", config, "--seed", 9).stdout
-    assert "leak-1 at gas-" in words
+    assert "gas-leak-1 at gas-" in words
     assert "gas-ch4-void red" in words
 
 
@@ -88,7 +90,7 @@ def test_devices_are_registration_documents(config: Path) -> None:
     assert len(rows) == 17
     assert {row["gateway"] for row in rows} == {"x", "y"}
     assert set(rows[0]) == {"device", "kind", "gateway", "district", "lon", "lat", "series"}
-    assert rows[0]["series"][0] == {"metric": "ch4_lel", "unit": "%", "low": 0.0, "high": 100.0}
+    assert rows[0]["series"][0] == {"metric": "ch4_lel", "unit": "%", "low": 0.0, "high": 100.0, "interval_s": 5.0}
     assert len(_sim("devices", "-c", config).stdout.splitlines()) == 17
 
 
@@ -117,8 +119,8 @@ def test_mistakes_are_one_clear_line(config: Path, args: tuple[object, ...], com
 
 def test_file_settings_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "citynet.toml"
-    path.write_text('[sim]\nspeed = 0\nwind = 3\n[sim.sampling]\nmanhole_s = "often"\n')
+    path.write_text('[sim]\nspeed = 0\nwind = 3\n[sim.sampling]\nevery_s = "often"\n[sim.city.devices]\nufo = 1\n')
     result = _sim("describe", "-c", path)
     assert result.exit_code == 1
-    for where in ("sim.speed", "sim.wind", "sim.sampling.manhole_s"):
+    for where in ("sim.speed", "sim.wind", "sim.sampling.every_s", "sim.city.devices"):
         assert f"{path}: {where}:" in result.stderr
