@@ -121,7 +121,7 @@ def _assert_calm(name: str, values: F64) -> None:
     low, high = float(values.min()), float(values.max())
     bounds = {
         "ch4_lel": (0.0, 10.0), "gas_pressure_kpa": (2.26, 2.75), "h2s_mg_m3": (0.0, 5.0), "o2_vol": (20.0, 21.2),
-        "water_pressure_mpa": (0.18, 0.8), "water_flow_m3_h": (5.0, 300.0), "turbidity_ntu": (0.0, 0.8),
+        "water_pressure_mpa": (0.18, 0.8), "water_flow_m3_h": (5.0, 330.0), "turbidity_ntu": (0.0, 0.8),
         "chlorine_mg_l": (0.1, 2.0), "level_m": (0.0, 1.0), "ponding_cm": (0.0, 0.0), "cover_tilt_deg": (0.0, 3.0),
         "battery_pct": (40.0, 100.0), "sump_level_m": (0.0, 3.0), "pump_current_a": (0.0, 70.0),
         "rain_mm_h": (0.0, 10.0), "supply_temperature_c": (15.0, 100.0), "return_temperature_c": (15.0, 70.0),

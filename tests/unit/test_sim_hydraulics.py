@@ -91,7 +91,7 @@ def test_epanet_agrees(tmp_path: Path) -> None:
         assert ours.works[k] == pytest.approx([flows[f"main{p}"] for p in range(len(supply.loops.r))], abs=5e-4)
 
 
-def _epanet(
+def _epanet(  # noqa: C901  (a network is written down node by node)
     wntr: object, supply: WaterSupply, used: F64, area: F64, prefix: Path
 ) -> tuple[dict[str, float], dict[str, float]]:
     net = wntr.network.WaterNetworkModel()  # type: ignore[attr-defined]

@@ -198,8 +198,9 @@ def _kind(annotation: object) -> str:
             return "list of tables"
         return f"list of {_kind(get_args(annotation)[0])}"
     if get_origin(annotation) is dict:
-        item = get_args(annotation)[1]
-        return f"table of {_kind(get_args(item)[0] if get_origin(item) is Annotated else item)} by name"
+        return f"table of {_kind(get_args(annotation)[1])} by name"
+    if get_origin(annotation) is Annotated:
+        return _kind(get_args(annotation)[0])
     arguments = [item for item in get_args(annotation) if item is not NoneType]
     if NoneType in get_args(annotation) and len(arguments) == 1:
         return f"{_kind(arguments[0])}, unset by default"
