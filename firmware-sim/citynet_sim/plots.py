@@ -95,7 +95,7 @@ def _save(figure: Any, axes: list[Axes], names: list[str], kind: str, path: Path
     axes[0].legend(fontsize=7, loc="upper right")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=90, metadata={"Software": None})
+        figure.savefig(path, dpi=70, metadata={"Software": None})
     except OSError as error:
         raise PlotError(f"{path}: {error.strerror}") from None
     return path

@@ -48,13 +48,27 @@ def texture(values: F64) -> Texture:
     days = values.reshape(-1, per_day)
     mean = float(np.nanmean(values))
     night = days[:, int(_NIGHT_H[0] * per_hour) : int(_NIGHT_H[1] * per_hour)]
-    hours = np.nanmean(days.reshape(len(days), -1, per_hour), axis=2)
+    hours = _means(days.reshape(len(days), -1, per_hour))
     weeks = np.nanmean(values[: 7 * per_day * (len(days) // 7)].reshape(-1, 7 * per_day), axis=1)
     return Texture(
         autocorrelation(values, per_hour), autocorrelation(values, per_day), autocorrelation(values, 7 * per_day),
-        _over(float(np.nanmean(night)), mean), float(np.mean(hours.max(axis=1) / np.nanmean(days, axis=1))) if mean else 0.0,
+        _over(float(np.nanmean(night)), mean), _peak_factor(hours),
         float(np.isnan(values).mean()), _over(float(np.std(weeks)), mean),
     )  # fmt: skip
+
+
+def _means(values: F64) -> F64:
+    """Means over the last axis without what is missing; NaN where all is missing."""
+    there = ~np.isnan(values)
+    count = there.sum(axis=-1)
+    return np.where(count > 0, np.where(there, values, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan)
+
+
+def _peak_factor(hours: F64) -> float:
+    """Highest hour over the mean of its day, the mean of all days with any flow; `hours` is (days, 24)."""
+    mean = np.nanmean(hours, axis=1)
+    some = mean > 0.0
+    return float((np.nanmax(hours, axis=1)[some] / mean[some]).mean()) if some.any() else 0.0
 
 
 def _over(part: float, whole: float) -> float:

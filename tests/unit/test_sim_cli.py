@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -92,6 +93,72 @@ def test_devices_are_registration_documents(config: Path) -> None:
     assert set(rows[0]) == {"device", "kind", "gateway", "district", "lon", "lat", "series"}
     assert rows[0]["series"][0] == {"metric": "ch4_lel", "unit": "%", "low": 0.0, "high": 100.0, "interval_s": 5.0}
     assert len(_sim("devices", "-c", config).stdout.splitlines()) == 17
+
+
+def test_truth_tells_what_will_happen_and_the_run_writes_the_same(config: Path, tmp_path: Path) -> None:
+    told = [json.loads(line) for line in _sim("truth", "gas-leak", "-c", config, "--json").stdout.splitlines()]
+    out, truth_path = tmp_path / "out", tmp_path / "truth"
+    _sim("run", "gas-leak", "-c", config, "--duration", 60, "--out", out, "--truth", truth_path)
+    header = read_truth(truth_path).header
+    assert header["faults"] == told
+    assert header["incidents"] == [fault for fault in told if fault["expected_rule"]]
+    assert {edge["network"] for edge in header["topology"]} == {"sewer", "gas", "water"}
+    words = _sim("truth", "gas-leak", "-c", config).stdout.splitlines()
+    assert len(words) == 2
+    assert "gas-leak-1" in words[1]
+
+
+def test_faults_and_check(config: Path, tmp_path: Path) -> None:
+    kinds = json.loads(_sim("faults", "--json").stdout)
+    assert {kind["layer"] for kind in kinds} == {"event", "sensor", "transport"}
+    assert len(_sim("faults").stdout.splitlines()) == len(kinds)
+    good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
+    good.write_text('about = "x"\n[[fault]]\nkind = "burst"\nat_s = 3\n')
+    bad.write_text('about = "x"\n[[fault]]\nkind = "bust"\nat_s = -3\n')
+    assert _sim("check", good, "demo", "-c", config).exit_code == 0
+    result = _sim("check", good, bad, "-c", config)
+    assert result.exit_code == 1
+    assert [line.removeprefix("error: ").split(": ")[:2] for line in result.stderr.splitlines()] == [
+        [str(bad), "fault[0].kind"],
+        [str(bad), "fault[0].at_s"],
+    ]
+
+
+def test_map_is_geojson_whose_sewers_run_downhill(config: Path) -> None:
+    city = json.loads(_sim("map", "-c", config).stdout)
+    assert city["type"] == "FeatureCollection"
+    by_what: dict[str, list[dict[str, Any]]] = {}
+    for feature in city["features"]:
+        by_what.setdefault(feature["properties"]["what"], []).append(feature)
+    assert set(by_what) == {"district", "river", "utility-tunnel", "street", "pipe", "device"}
+    assert len(by_what["device"]) == 17
+    sewers = {
+        p["properties"]["from"]: p["properties"]["to"] for p in by_what["pipe"] if p["properties"]["network"] == "sewer"
+    }
+    assert len(sewers) == 5
+    for start in sewers:  # every way ends at the river
+        seen, here = set(), start
+        while here != "outfall":
+            assert here not in seen
+            seen.add(here)
+            here = sewers[here]
+    gas = [p for p in by_what["pipe"] if p["properties"]["network"] == "gas"]
+    assert len(gas) == 6 - 1
+
+
+def test_plots_are_made(config: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra plot")
+    made = _sim("plot", "demo", "-c", config, "--out", tmp_path / "pictures").stdout.splitlines()
+    assert [Path(line).name for line in made] == ["demo-gas-leak-1.png", "demo-ponding-1.png"]
+    days = _sim("plot", "--days", "--duration", 600, "-c", config, "--out", tmp_path / "days").stdout.splitlines()
+    assert len(days) == 4
+    assert all(Path(line).read_bytes().startswith(b"\x89PNG") for line in [*made, *days])
+
+
+def test_transport_faults_do_not_play_live(config: Path) -> None:
+    result = _sim("run", "replayed-readings", "-c", config, "--duration", 1)
+    assert result.exit_code == 1
+    assert "transport faults play into files only" in result.stderr
 
 
 @pytest.mark.parametrize(

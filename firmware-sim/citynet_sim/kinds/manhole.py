@@ -1,9 +1,9 @@
 """Manhole of a storm sewer: level, water above the cover, tilt of the cover.
 
 Rain becomes runoff through a linear reservoir (`models.reservoir`); the level is the dry-weather depth, which
-follows water use, plus a rise in proportion to runoff, up to the rim. What a manhole cannot take stands above
-it: depth in proportion to the runoff beyond its capacity, as of a basin whose outlet runs full (the storage of
-a linear reservoir is K times its outflow).
+follows water use, plus a rise in proportion to runoff; near its capacity backwater lifts it to the rim. What a
+manhole cannot take stands above it: depth in proportion to the runoff beyond its capacity, as of a basin whose
+outlet runs full (the storage of a linear reservoir is K times its outflow).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from citynet_sim.city import Device
     from citynet_sim.world import World
 
+_SURCHARGE = 4  # how late the backwater comes: a sewer at half its capacity hardly knows it
 _DRAINED_CM = 0.5  # less than this above the cover has gone down the gullies
 
 
@@ -63,6 +64,8 @@ def values(site: Manhole, t_s: F64, runoff_mm_h: F64, ponding_cm: F64) -> F64:
     standing_cm = ponding_cm + excess_cm
     standing_cm = np.where(standing_cm < _DRAINED_CM, 0.0, standing_cm)
     filling = site.depth_m * rhythm.demand(t_s) ** 0.6 + site.rise_m_per_mm_h * runoff_mm_h
+    surcharge = np.minimum(runoff_mm_h / site.capacity_mm_h, 1.0) ** _SURCHARGE
+    filling += (site.rim_m - filling) * surcharge
     level = np.where(standing_cm > 0.0, site.rim_m, np.minimum(filling, site.rim_m))
     tilt = np.full_like(t_s, site.tilt_deg)
     charge = rhythm.battery(t_s, site.battery_days, site.battery_phase)

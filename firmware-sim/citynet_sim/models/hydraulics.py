@@ -87,7 +87,7 @@ class Loops:
             held = (1.0 - 1.0 / EXPONENT) * q
             matrix = (slope @ self._outer).reshape(-1, self.junctions, self.junctions)
             right = (held - slope * fixed) @ b.T - demand
-            heads = np.linalg.solve(matrix, right[..., None])[..., 0]
+            heads = np.asarray(np.linalg.solve(matrix, right[..., None])[..., 0], np.float64)
             new = held - slope * (heads @ b + fixed)
             change = float(np.abs(new - q).max(initial=0.0))
             q = new
