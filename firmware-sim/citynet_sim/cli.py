@@ -31,7 +31,7 @@ app = typer.Typer(help="Run the simulated city.", no_args_is_help=True)
 
 EXPORT_START = "2026-01-01T00:00:00Z"
 LIVE_HORIZON_S = 31 * 86_400.0  # faults at rates are drawn so far ahead in a live run without end
-LEAD_US = 1_000_000  # a live city starts a second from now: time to compute the first samples
+LEAD_US = 3_000_000  # a live city starts three seconds from now: time to compute the first samples
 PROGRESS_S = 2.0
 
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Same seed, same city, same readings.")]

@@ -323,7 +323,7 @@ def _header_bytes() -> int:
 
 def test_truth_that_cannot_be_written_stops_the_run(broker: EmbeddedMosquitto, truth_path: Path) -> None:
     with listening(broker.port) as listener:
-        process = _sim(broker.port, truth_path, limit_bytes=_header_bytes() + 60_000)
+        process = _sim(broker.port, truth_path, limit_bytes=_header_bytes() + 200_000)
         _, words = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1
         assert f"error: truth file {truth_path}: File too large" in words
