@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import time
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,89 +18,211 @@ from citynet.errors import ConfigError
 from citynet.runtime.command import ConfigOption, JsonOption, command, start_logging
 from citynet.runtime.settings import load
 from citynet_sim import city as layout
-from citynet_sim import export, live, scenarios
+from citynet_sim import consequences, export, faults, live, plots, texture, topology
+from citynet_sim import scenario as scenarios
+from citynet_sim.catalogue import CATALOGUE
+from citynet_sim.faults import TRANSPORT
 from citynet_sim.settings import SimSettings
 from citynet_sim.simulation import Simulation
 from citynet_sim.truth import End, TruthWriter
+from citynet_sim.world import World
 
 app = typer.Typer(help="Run the simulated city.", no_args_is_help=True)
 
 EXPORT_START = "2026-01-01T00:00:00Z"
-EXPORT_DURATION_S = 3600.0
-LEAD_US = 1_000_000  # a live city starts a second from now: time to compute the first samples
+LIVE_HORIZON_S = 31 * 86_400.0  # faults at rates are drawn so far ahead in a live run without end
+LEAD_US = 3_000_000  # a live city starts three seconds from now: time to compute the first samples
 PROGRESS_S = 2.0
 
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Same seed, same city, same readings.")]
+ScenarioArgument = Annotated[
+    str | None, typer.Argument(help="See `citynet sim list`, or the path of a .toml file (default: demo).")
+]
+StartOption = Annotated[str | None, typer.Option(help="First moment, ISO 8601 with zone; not at real-time speed.")]
+DurationOption = Annotated[float | None, typer.Option(min=0.001, help="Seconds of the city's time.")]
 GatewaysOption = Annotated[str | None, typer.Option("--gateways", help="Names of the gateways, separated by commas.")]
 
 
 @app.command()
 @command
 def run(
-    scenario: Annotated[str | None, typer.Argument(help="See `citynet sim list` (default: demo).")] = None,
+    scenario: ScenarioArgument = None,
     config: ConfigOption = None,
     broker_host: Annotated[str | None, typer.Option(help="The field broker.")] = None,
     broker_port: Annotated[int | None, typer.Option()] = None,
     gateways: GatewaysOption = None,
     seed: SeedOption = None,
-    duration: Annotated[float | None, typer.Option(min=0.001, help="Seconds of the city's time.")] = None,
+    duration: DurationOption = None,
     speed: Annotated[float | None, typer.Option(help="City seconds a second (1: real time).")] = None,
-    start: Annotated[str | None, typer.Option(help="First moment, ISO 8601 with zone; not at real-time speed.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="Write the ground truth to this new file.")] = None,
-    out: Annotated[Path | None, typer.Option(help="No broker: write the readings to this file, at full speed.")] = None,
+    start: StartOption = None,
+    truth_path: Annotated[Path | None, typer.Option("--truth", help="Write the ground truth to this new file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="No broker: write the readings to this file (.npz: columns), at full speed.")
+    ] = None,
 ) -> None:
-    """Play the city: to a broker until stopped, or with --out into a file (one hour by default)."""
+    """Play the city: to a broker until stopped, or with --out into a file (as long as the scenario says)."""
     flags: dict[str, Any] = {"scenario": scenario, "seed": seed, "speed": speed, "gateways": _names(gateways)}
     flags["broker"] = {k: v for k, v in {"host": broker_host, "port": broker_port}.items() if v is not None} or None
     settings = load(SimSettings, config, flags)
     start_logging(config, "sim")
-    start_us = None if start is None else _moment_us(start)
     if out is not None:
-        _export(settings, start_us, duration, truth, out)
+        _export(settings, start, duration, truth_path, out)
     else:
-        _live(settings, start_us, duration, truth)
+        _live(settings, None if start is None else _moment_us(start), duration, truth_path)
 
 
 @app.command("list")
 @command
 def list_scenarios(as_json: JsonOption = False) -> None:
     """List the scenarios."""
+    known = scenarios.shipped().values()
     if as_json:
-        rows = [{"name": s.name, "about": s.about, "incidents": sorted(s.kinds)} for s in scenarios.SCENARIOS.values()]
+        rows = [
+            {
+                "name": one.name,
+                "about": one.file.about,
+                "duration_s": one.file.duration_s,
+                "faults": [entry.kind for entry in [*one.file.weather, *one.file.fault, *one.file.draw]],
+            }
+            for one in known
+        ]
         print(json.dumps(rows))
         return
-    for scenario in scenarios.SCENARIOS.values():
-        print(f"{scenario.name:10} {scenario.about}")
+    for one in known:
+        print(f"{one.name:20} {one.file.about}")
+
+
+@app.command("faults")
+@command
+def list_faults(as_json: JsonOption = False) -> None:
+    """List the kinds of faults that a scenario may name, with their defaults."""
+    if as_json:
+        print(json.dumps([asdict(kind) for kind in CATALOGUE.values()]))
+        return
+    for kind in CATALOGUE.values():
+        size = (
+            f"peak {kind.peak:g} {kind.unit}, rise {kind.rise_s:g} s, hold {kind.hold_s:g} s, decay {kind.decay_s:g} s"
+        )
+        print(f"{kind.layer:10} {kind.name:18} {kind.about} ({kind.device_kind or 'any'}; {size})")
+
+
+@app.command()
+@command
+def check(
+    files: Annotated[list[str], typer.Argument(help="Scenario files, or names of shipped ones.")],
+    config: ConfigOption = None,
+    seed: SeedOption = None,
+) -> None:
+    """Check scenarios: every mistake is one line with file and key; exit 1 if there is any."""
+    problems: list[str] = []
+    for name in files:
+        try:
+            simulation_of(load(SimSettings, config, {"scenario": name, "seed": seed}), 0)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    print(f"{len(files)} scenario{'' if len(files) == 1 else 's'} without mistakes")
+
+
+@app.command()
+@command
+def truth(
+    scenario: ScenarioArgument = None,
+    config: ConfigOption = None,
+    seed: SeedOption = None,
+    gateways: GatewaysOption = None,
+    start: StartOption = None,
+    duration: DurationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what goes wrong in a scenario, without playing it; with --json as the faults of its truth file, one a line."""
+    settings = load(SimSettings, config, {"scenario": scenario, "seed": seed, "gateways": _names(gateways)})
+    t0_us, t1_us = _span_us(settings, start, duration)
+    for fault in simulation_of(settings, t0_us, (t1_us - t0_us) / 1e6).faults:
+        if as_json:
+            print(json.dumps(fault.to_json()))
+        else:
+            first, last = ((moment - t0_us) / 1e6 for moment in (fault.start_us, fault.end_us))
+            where = ", ".join(fault.devices or fault.gateways) or fault.district or "everywhere"
+            expected = (
+                f" -> {fault.expected_rule or 'no shipped rule'} {fault.expected_level}" if fault.expected_level else ""
+            )
+            print(f"{first:9.0f} s to {last:9.0f} s  {fault.id:24} {where}: {fault.cause}{expected}")
+    print(f"seed {settings.seed}", file=sys.stderr)
 
 
 @app.command()
 @command
 def describe(
-    scenario: Annotated[str | None, typer.Argument(help="See `citynet sim list`.")] = None,
+    scenario: ScenarioArgument = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     gateways: GatewaysOption = None,
     as_json: JsonOption = False,
+    with_texture: Annotated[
+        bool, typer.Option("--texture", help="Statistics of two weeks of readings; takes a while.")
+    ] = False,
 ) -> None:
     """Tell what the city consists of, and what goes wrong in it (times count from the run's start)."""
     settings = load(SimSettings, config, {"scenario": scenario, "seed": seed, "gateways": _names(gateways)})
     simulation = simulation_of(settings, 0)
     facts = layout.describe(simulation.city)
     facts["messages_per_s"] = round(simulation.samples_per_s(), 2)
-    facts["incidents"] = [incident.to_json() for incident in simulation.incidents]
+    facts["faults"] = [fault.to_json() for fault in simulation.faults]
+    facts["incidents"] = faults.incidents(simulation.faults)
+    figures = texture.of_city(simulation.city) if with_texture else []
+    facts["texture"] = figures
     if as_json:
+        facts["topology"] = topology.edges(simulation.city, simulation.world.supply)
         print(json.dumps(facts))
         return
-    for key in ("seed", "devices", "series", "messages_per_s"):
+    for key in ("seed", "population", "climate", "devices", "series", "messages_per_s"):
         print(f"{key:15} {facts[key]}")
     for gateway, count in _mapping(facts["gateways"]).items():
         print(f"{'gateway':15} {gateway}: {count} devices")
     for kind, about in _mapping(facts["kinds"]).items():
         print(f"{kind:15} {about['devices']} ({about['domain']}): {', '.join(about['metrics'])}")
-    for incident in simulation.incidents:
-        span = f"{incident.start_us / 1e6:g} s to {incident.end_us / 1e6:g} s"
-        expected = f"{incident.expected_rule} {incident.expected_level}"
-        print(f"{'incident':15} {incident.id} at {', '.join(incident.devices)}, {span}: {expected}")
+    for fault in simulation.faults:
+        span = f"{fault.start_us / 1e6:g} s to {fault.end_us / 1e6:g} s"
+        expected = f": {fault.expected_rule} {fault.expected_level}" if fault.expected_rule else ""
+        print(
+            f"{'fault':15} {fault.id} at {', '.join(fault.devices or fault.gateways) or 'the city'}, {span}{expected}"
+        )
+    for row in figures:
+        print("texture         " + ", ".join(f"{key} {value}" for key, value in row.items()))
+
+
+@app.command("map")
+@command
+def draw_map(config: ConfigOption = None, seed: SeedOption = None, gateways: GatewaysOption = None) -> None:
+    """Print the city as GeoJSON: districts, river, tunnel, streets, pipes with their direction, devices."""
+    simulation = simulation_of(
+        load(SimSettings, config, {"seed": seed, "gateways": _names(gateways), "scenario": "calm"}), 0
+    )
+    print(json.dumps(topology.geojson(simulation.city, simulation.world.supply)))
+
+
+@app.command()
+@command
+def plot(
+    scenario: ScenarioArgument = None,
+    config: ConfigOption = None,
+    seed: SeedOption = None,
+    start: StartOption = None,
+    duration: DurationOption = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("plots"),
+    days: Annotated[
+        bool, typer.Option("--days", help="A day of every kind of device instead of the scenario.")
+    ] = False,
+) -> None:
+    """Draw the readings around every fault of a scenario, or a day of every kind of device (needs the extra `plot`)."""
+    settings = load(SimSettings, config, {"scenario": "calm" if days else scenario, "seed": seed})
+    t0_us, t1_us = _span_us(settings, start, 2 * 86_400.0 if days and duration is None else duration)
+    simulation = simulation_of(settings, t0_us, (t1_us - t0_us) / 1e6)
+    draw = plots.days if days else plots.faults
+    for path in draw(simulation, settings.scenario, t0_us, t1_us, out):
+        print(path)
 
 
 @app.command()
@@ -112,27 +235,43 @@ def devices(
 ) -> None:
     """List the devices; with --json as registration documents, one a line."""
     settings = load(SimSettings, config, {"seed": seed, "gateways": _names(gateways)})
+    period_ms = settings.sampling.period_ms()
     for device in layout.build(settings.seed, settings.parameters()).devices:
         if as_json:
-            print(json.dumps(device.registration()))
+            print(json.dumps(device.registration(period_ms[device.kind] / 1000)))
         else:
             print(
-                f"{device.name:12} {device.kind:13} {device.gateway:8} {device.district:11} {device.lon} {device.lat}"
+                f"{device.name:12} {device.kind:14} {device.gateway:8} {device.district:11} {device.lon} {device.lat}"
             )
 
 
-def simulation_of(settings: SimSettings, start_us: int) -> Simulation:
+def simulation_of(settings: SimSettings, start_us: int, horizon_s: float = LIVE_HORIZON_S) -> Simulation:
     """The simulation that the settings describe, for a run that starts at `start_us` (µs since 1970)."""
-    scenario = scenarios.find(settings.scenario)
-    city = layout.build(settings.seed, settings.parameters())
-    incidents = scenarios.schedule(scenario, city, settings.leak.course(), settings.ponding.course(), start_us)
-    return Simulation(city, incidents, settings.sampling.period_ms())
+    chosen = scenarios.find(settings.scenario)
+    parameters = settings.parameters()
+    if chosen.file.climate is not None:
+        parameters = replace(parameters, climate=chosen.file.climate)
+    city = layout.build(settings.seed, parameters)
+    staged = scenarios.schedule(chosen, city, start_us, horizon_s)
+    staged += tuple(consequences.ponding(World(city, staged), city, staged))
+    return Simulation(city, staged, settings.sampling.period_ms(), texture=settings.texture)
 
 
-def _live(settings: SimSettings, start_us: int | None, duration: float | None, truth: Path | None) -> None:
+def _span_us(settings: SimSettings, start: str | None, duration: float | None) -> tuple[int, int]:
+    """First moment and end of a run that does not happen now: as asked for, else as the scenario says."""
+    chosen = scenarios.find(settings.scenario)
+    usual_us = _moment_us(EXPORT_START) if chosen.start_us is None else chosen.start_us
+    t0_us = usual_us if start is None else _moment_us(start)
+    return t0_us, t0_us + round((duration or chosen.file.duration_s) * 1e6)
+
+
+def _live(settings: SimSettings, start_us: int | None, duration: float | None, truth_path: Path | None) -> None:
     first_us = _live_start_us(settings, start_us, duration, time.time_ns() // 1000)
     end_us = None if duration is None else first_us + round(duration * 1e6)
-    plan = live.LiveRun(simulation_of(settings, first_us), settings, first_us, end_us, truth)
+    simulation = simulation_of(settings, first_us, duration or LIVE_HORIZON_S)
+    if any(fault.layer == TRANSPORT for fault in simulation.faults):
+        raise ConfigError([f"scenario {settings.scenario}: transport faults play into files only; give --out"])
+    plan = live.LiveRun(simulation, settings, first_us, end_us, truth_path)
     asyncio.run(_until_signal(plan))
 
 
@@ -158,11 +297,12 @@ def _live_start_us(settings: SimSettings, start_us: int | None, duration: float 
     return now_us - round(duration * 1e6 * (1.0 - 1.0 / settings.speed))
 
 
-def _export(settings: SimSettings, start_us: int | None, duration: float | None, truth: Path | None, out: Path) -> None:
-    t0_us = _moment_us(EXPORT_START) if start_us is None else start_us
-    t1_us = t0_us + round((duration or EXPORT_DURATION_S) * 1e6)
-    simulation = simulation_of(settings, t0_us)
-    writer = TruthWriter(truth)  # the incidents; the messages themselves are in the file
+def _export(
+    settings: SimSettings, start: str | None, duration: float | None, truth_path: Path | None, out: Path
+) -> None:
+    t0_us, t1_us = _span_us(settings, start, duration)
+    simulation = simulation_of(settings, t0_us, (t1_us - t0_us) / 1e6)
+    writer = TruthWriter(truth_path)  # the faults; the messages themselves are in the file
     writer.header(live.header(simulation, settings, t0_us))
     messages, readings = export.write(simulation, t0_us, t1_us, out, _Progress())
     writer.end(End(0, 0, 0, 0))

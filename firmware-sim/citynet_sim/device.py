@@ -1,7 +1,7 @@
 """What a device says: one sample as the message that a device of its kind sends.
 
-Gas wells and manholes speak ThingsBoard telemetry JSON, water meters and pump stations SenML JSON (RFC 8428,
-base name ``device/``, base time in seconds with millisecond precision, unit as the series' UCUM code).
+The kinds speak ThingsBoard telemetry JSON or SenML JSON (RFC 8428, base name ``device/``, base time in seconds with
+millisecond precision, unit as the series' UCUM code).
 Samples are on whole milliseconds, so both formats give exactly the sample's µs back.
 """
 
@@ -13,10 +13,9 @@ import msgspec
 
 from citynet import topics
 from citynet.formats import SENML, THINGSBOARD
-from citynet_sim.metrics import GAS_WELL, MANHOLE
+from citynet_sim.kinds import KINDS
 from citynet_sim.simulation import Sample
 
-_THINGSBOARD_KINDS = frozenset({GAS_WELL, MANHOLE})
 _encoder = msgspec.json.Encoder()
 
 
@@ -42,7 +41,7 @@ def message(number: int, sample: Sample, field_prefix: str) -> Message:
 
 def encode(sample: Sample) -> tuple[str, bytes]:
     """Content type and payload of a sample."""
-    if sample.device.kind in _THINGSBOARD_KINDS:
+    if KINDS[sample.device.kind].wire == THINGSBOARD:
         names = [metric.name for metric in sample.device.metrics]
         values = dict(zip(names, sample.values, strict=True))
         return THINGSBOARD, _encoder.encode({"ts": sample.time_us // 1000, "values": values})

@@ -18,6 +18,7 @@ from typing import Any
 
 from citynet.reading import Reading
 from citynet.runtime import log
+from citynet_sim import faults, topology
 from citynet_sim.device import message
 from citynet_sim.ledger import Ledger
 from citynet_sim.publisher import Link, LinkLimits
@@ -108,7 +109,7 @@ class RunJournal:
 def header(simulation: Simulation, settings: SimSettings, start_us: int) -> dict[str, Any]:
     """The first line of a run's truth file (docs/truth-file.md)."""
     city = simulation.city
-    devices = [device.registration() for device in city.devices]
+    devices = [device.registration(simulation.period_us(device) / 1e6) for device in city.devices]
     return {
         "seed": city.seed,
         "scenario": settings.scenario,
@@ -118,7 +119,9 @@ def header(simulation: Simulation, settings: SimSettings, start_us: int) -> dict
         "sampling": settings.sampling.model_dump(),
         "gateways": list(city.parameters.gateways),
         "devices": devices,
-        "incidents": [incident.to_json() for incident in simulation.incidents],
+        "topology": topology.edges(city, simulation.world.supply),
+        "faults": [fault.to_json() for fault in simulation.faults],
+        "incidents": faults.incidents(simulation.faults),
     }
 
 
@@ -177,7 +180,7 @@ async def _produce(run: LiveRun, journal: RunJournal, links: dict[str, Link], st
     room, batch_max = _room(run.settings), _batch_max(run.settings)
     batch: list[Sample] = []
     for sample in _ended(run.simulation.samples(run.start_us, run.end_us)):
-        wait_s = _end_wait_s(run, clock) if sample is None else clock.wait_s(sample.time_us, time.monotonic())
+        wait_s = _end_wait_s(run, clock) if sample is None else clock.wait_s(sample.at_us, time.monotonic())
         if wait_s > 0 or len(batch) >= batch_max or sample is None:
             _hand_over(batch, run.settings.field_prefix, journal, links)
             batch = []

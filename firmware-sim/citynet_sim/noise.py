@@ -7,6 +7,7 @@ its distributions) and are shaped here by integer arithmetic, so a seed means th
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,3 +76,40 @@ def ar1_bridge(white: F64, phi: F64, first: F64, last: F64) -> F64:
     weight = (p ** (steps - k) - p ** (steps + k)) / (1.0 - p ** (2 * steps))
     bridged: F64 = x + (last - x[:, -1])[:, None] * weight
     return bridged
+
+
+_LATTICE = 256  # lattice points that are drawn at once
+
+
+@lru_cache(maxsize=4096)
+def _lattice(seed: int, stream: str, block: int) -> F64:
+    points = normals(seed, stream, block, _LATTICE)
+    points.flags.writeable = False
+    return points
+
+
+def lattice(seed: int, stream: str, index: NDArray[np.int64]) -> F64:
+    """Unit-variance numbers at whole positions `index`, in whatever order they are asked for; shape of `index`."""
+    blocks = index // _LATTICE
+    if not index.size:
+        return np.empty(0)
+    first, last = int(blocks.min()), int(blocks.max())
+    line = np.concatenate([_lattice(seed, stream, block) for block in range(first, last + 1)])
+    found: F64 = line[index - first * _LATTICE]
+    return found
+
+
+def wander(seed: int, stream: str, t_s: F64, spacing_s: float) -> F64:
+    """A smooth random course of mean 0 and variance 1 that forgets itself over about `spacing_s`; shape of `t_s`.
+
+    Independent numbers stand `spacing_s` apart and are joined by a cubic blend whose weights keep the variance.
+    A moment asks for its two neighbours only, so the course is a pure function of time.
+    """
+    place = t_s / spacing_s
+    index = np.floor(place)
+    u = place - index
+    w = u * u * (3.0 - 2.0 * u)
+    k = index.astype(np.int64)
+    before, after = lattice(seed, stream, k), lattice(seed, stream, k + 1)
+    course: F64 = ((1.0 - w) * before + w * after) / np.sqrt((1.0 - w) ** 2 + w**2)
+    return course

@@ -2,62 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from citynet.runtime.settings import BrokerEndpoint, Table, table_config
-from citynet_sim.city import CityParameters
-from citynet_sim.incidents import Course
-from citynet_sim.metrics import KINDS
+from citynet_sim.city import DEVICES_PER_KIND_MAX, CityParameters
+from citynet_sim.kinds import KINDS
+from citynet_sim.weather import CLIMATES
 
 Period = Annotated[float, Field(ge=0.1, le=86_400.0)]
-Count = Annotated[int, Field(ge=0, le=9999)]
+Count = Annotated[int, Field(ge=0, le=DEVICES_PER_KIND_MAX)]
 
 
 class CitySettings(BaseModel, extra="forbid", frozen=True):
-    """How many devices of each kind the city has, and where it lies (WGS-84)."""
+    """What the city is generated from; `[sim.city.devices]` sets counts by kind where the population's are not wanted."""
 
-    gas_wells: Count = Field(default=160, description="number of gas wells")
-    water_meters: Count = Field(default=80, description="number of water district meters")
-    manholes: Count = Field(default=200, description="number of drainage manholes")
-    pump_stations: Count = Field(default=20, description="number of drainage pump stations")
+    population: int = Field(default=1_000_000, ge=0, le=30_000_000, description="inhabitants; devices go with them")
+    area_km2: float = Field(default=81.0, ge=1.0, le=10_000.0, description="area of the city, a square")
+    climate: str = Field(default="humid-subtropical", description=f"one of {', '.join(CLIMATES)}")
+    devices: dict[str, Count] = Field(default={}, description="number of devices by kind, such as gas-well = 6")
     lon_center_deg: float = Field(default=116.0, ge=-180.0, le=180.0, description="longitude of the city's centre")
     lat_center_deg: float = Field(default=30.5, ge=-80.0, le=80.0, description="latitude of the city's centre")
 
+    @field_validator("devices")
+    @classmethod
+    def _kinds(cls, value: dict[str, int]) -> dict[str, int]:
+        return _of_kinds(value)
+
 
 class SamplingSettings(BaseModel, extra="forbid", frozen=True):
-    """Seconds between two messages of a device, by kind, to the millisecond."""
+    """Seconds between two messages of a device, to the millisecond."""
 
-    gas_well_s: Period = Field(default=5.0, description="seconds between two messages of a gas well")
-    water_meter_s: Period = Field(default=5.0, description="seconds between two messages of a district meter")
-    manhole_s: Period = Field(default=5.0, description="seconds between two messages of a manhole")
-    pump_station_s: Period = Field(default=5.0, description="seconds between two messages of a pump station")
+    every_s: Period | None = Field(default=None, description="all kinds; unset: what is usual for each")
+    kinds: dict[str, Period] = Field(default={}, description="by kind of device, such as gas-well = 5.0")
+
+    @field_validator("kinds")
+    @classmethod
+    def _kinds(cls, value: dict[str, float]) -> dict[str, float]:
+        return _of_kinds(value)
 
     def period_ms(self) -> dict[str, int]:
         """Period in whole milliseconds by kind of device."""
-        seconds = (self.gas_well_s, self.water_meter_s, self.manhole_s, self.pump_station_s)
-        return {kind: round(period * 1000) for kind, period in zip(KINDS, seconds, strict=True)}
+        usual = {name: self.every_s or kind.period_s for name, kind in KINDS.items()}
+        return {name: round(1000 * self.kinds.get(name, period)) for name, period in usual.items()}
 
 
-class CourseSettings(BaseModel, extra="forbid", frozen=True):
-    """Course of an incident (s): start after the run's start, rise to the peak, hold, decay afterwards."""
-
-    start_s: float = Field(default=10.0, ge=0.0, le=31_536_000.0, description="start after the run's start")
-    rise_s: float = Field(default=5.0, ge=0.1, le=86_400.0, description="from the start to the peak")
-    hold_s: float = Field(default=1800.0, ge=0.0, le=31_536_000.0, description="how long the peak lasts")
-    decay_s: float = Field(default=600.0, ge=0.1, le=86_400.0, description="from the peak to nothing")
-
-    def course(self) -> Course:
-        return Course(self.start_s, self.rise_s, self.hold_s, self.decay_s)
+def _of_kinds(value: dict[str, Any]) -> dict[str, Any]:
+    if unknown := sorted(set(value) - set(KINDS)):
+        raise ValueError(f"{unknown[0][:60]!r} is no kind of device (known: {', '.join(KINDS)})")
+    return value
 
 
 def _local_broker() -> BrokerEndpoint:
     return BrokerEndpoint.model_validate({})
-
-
-def _ponding_course() -> CourseSettings:
-    return CourseSettings.model_validate({"start_s": 15.0})
 
 
 class SimSettings(Table):
@@ -72,16 +70,14 @@ class SimSettings(Table):
         "field", pattern=r"^[^+#\s/][^+#\s]{0,127}$", description="devices publish to PREFIX/gateway/device"
     )
     seed: int = Field(default=1, ge=0, le=(1 << 63) - 1, description="same seed, same city, same readings")
-    scenario: str = Field(default="demo", description="see `citynet sim list`")
+    scenario: str = Field(default="demo", description="see `citynet sim list`; or the path of a .toml file")
     gateways: list[str] = Field(
         ["gw-01", "gw-02"], min_length=1, max_length=256, description="names; devices are shared equally"
     )
     speed: float = Field(default=1.0, gt=0.0, le=100_000.0, description="city seconds a second; 1 is real time")
     city: CitySettings = Field(default_factory=CitySettings)
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
-    leak: CourseSettings = Field(default_factory=CourseSettings, description="course of the gas leak")
-    # A value, not a factory: only then does a file that sets one of its keys keep the others.
-    ponding: CourseSettings = Field(_ponding_course(), description="course of the ponding")
+    texture: bool = Field(default=True, description="sampling jitters and samples are missing, as in the field")
     in_flight_max: int = Field(default=32, ge=1, le=1000, description="messages of a gateway that await their PUBACK")
     buffer_messages_max: int = Field(
         240,

@@ -132,6 +132,7 @@ def test_a_boot_that_never_knew_the_time(machine: Machine) -> None:
         machine.set(boot=boot, error_us=error_us, booted_us=0)
         machine.run()
         machine.send(50 * boot, 50)
+        wait_for(lambda accepted=50 * boot: machine.accepted() >= accepted, "this boot's own")
         machine.gateway.kill()
     machine.set(boot=3, error_us=0, synced=1)
     machine.run()

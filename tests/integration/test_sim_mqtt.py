@@ -26,7 +26,7 @@ from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet.runtime.settings import load
 from citynet_sim.cli import simulation_of
-from citynet_sim.live import LiveRun, play
+from citynet_sim.live import LiveRun, header, play
 from citynet_sim.settings import SimSettings
 from citynet_sim.truth import End, Truth, read_truth
 
@@ -78,9 +78,8 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def settings_for(port: int, **more: Any) -> SimSettings:
-    city = {"gas_wells": 6, "water_meters": 4, "manholes": 5, "pump_stations": 2}
-    period = dict.fromkeys(("gas_well_s", "water_meter_s", "manhole_s", "pump_station_s"), 0.2)
-    flags = {"broker": {"port": port}, "city": city, "sampling": period, "seed": 77}
+    city = {"population": 0, "devices": {"gas-well": 6, "water-meter": 4, "manhole": 5, "pump-station": 2}}
+    flags = {"broker": {"port": port}, "city": city, "sampling": {"every_s": 0.2}, "seed": 77, "texture": False}
     return load(SimSettings, None, flags | more)
 
 
@@ -316,9 +315,15 @@ def test_broker_that_hangs_does_not_delay_the_stop(broker: EmbeddedMosquitto, tr
     assert truth.end.acked < truth.end.sent
 
 
+def _header_bytes() -> int:
+    """Size of the first line of the default city's truth file."""
+    settings = load(SimSettings, None, {})
+    return len(json.dumps(header(simulation_of(settings, 0), settings, 0), separators=(",", ":")))
+
+
 def test_truth_that_cannot_be_written_stops_the_run(broker: EmbeddedMosquitto, truth_path: Path) -> None:
     with listening(broker.port) as listener:
-        process = _sim(broker.port, truth_path, limit_bytes=250_000)
+        process = _sim(broker.port, truth_path, limit_bytes=_header_bytes() + 200_000)
         _, words = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1
         assert f"error: truth file {truth_path}: File too large" in words

@@ -142,7 +142,7 @@ def test_show_tells_where_each_value_comes_from(tmp_path: Path, monkeypatch: pyt
     )
     monkeypatch.setenv("CITYNET_LOG_LEVEL", "error")
     monkeypatch.setenv("CITYNET_GATEWAY_UPLINK__HOST", "b.example")
-    monkeypatch.setenv("CITYNET_SIM_CITY", '{"manholes": 3}')
+    monkeypatch.setenv("CITYNET_SIM_CITY", '{"area_km2": 3}')
     rows = {row["setting"]: row for row in json.loads(_config("show", "--json", "--config", path).stdout)}
 
     def told(name: str) -> tuple[object, str, str]:
@@ -153,8 +153,8 @@ def test_show_tells_where_each_value_comes_from(tmp_path: Path, monkeypatch: pyt
     assert told("gateway.uplink.host") == ("b.example", "environment", "CITYNET_GATEWAY_UPLINK__HOST")
     assert told("gateway.uplink.port") == (8883, "file", str(path))
     assert told("gateway.local.port") == (1883, "default", "")
-    assert told("sim.city.manholes") == (3, "environment", "CITYNET_SIM_CITY")
-    assert told("sim.city.gas_wells")[1] == "default"
+    assert told("sim.city.area_km2") == (3.0, "environment", "CITYNET_SIM_CITY")
+    assert told("sim.city.population")[1] == "default"
     only_log = _config("show", "log", "--config", path).stdout.splitlines()
     assert only_log == [
         'log.level   "error"  [environment CITYNET_LOG_LEVEL]',
@@ -164,11 +164,11 @@ def test_show_tells_where_each_value_comes_from(tmp_path: Path, monkeypatch: pyt
 
 def test_the_variable_it_names_does_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
     variable = next(
-        row["variable"] for row in json.loads(_config("show", "--json").stdout) if row["setting"] == "sim.leak.rise_s"
+        row["variable"] for row in json.loads(_config("show", "--json").stdout) if row["setting"] == "sim.city.area_km2"
     )
     monkeypatch.setenv(variable, "7.5")
     rows = {row["setting"]: row for row in json.loads(_config("show", "sim", "--json").stdout)}
-    assert (rows["sim.leak.rise_s"]["value"], rows["sim.leak.rise_s"]["where"]) == (7.5, variable)
+    assert (rows["sim.city.area_km2"]["value"], rows["sim.city.area_km2"]["where"]) == (7.5, variable)
 
 
 @pytest.mark.parametrize(

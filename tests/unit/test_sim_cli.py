@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -14,11 +15,11 @@ from citynet_sim.cli import app
 from citynet_sim.truth import read_truth
 
 SMALL = """
+[sim]
+texture = false
 [sim.city]
-gas_wells = 6
-water_meters = 4
-manholes = 5
-pump_stations = 2
+population = 0
+devices = { gas-well = 6, water-meter = 4, manhole = 5, pump-station = 2 }
 """
 
 
@@ -55,12 +56,13 @@ def test_same_seed_same_bytes(config: Path, tmp_path: Path) -> None:
 
 def test_file_has_the_incidents_and_truth_tells_them(config: Path, tmp_path: Path) -> None:
     out, truth_path = tmp_path / "out", tmp_path / "truth"
-    args = ("--start", "2026-03-01T08:00:00+08:00", "--duration", 40, "--out", out, "--truth", truth_path)
+    args = ("--start", "2026-03-01T08:00:00+08:00", "--duration", 3800, "--out", out, "--truth", truth_path)
     assert _sim("run", "gas-leak", "-c", config, *args).exit_code == 0
     truth = read_truth(truth_path)
     (leak,) = truth.incidents
+    assert [fault["id"] for fault in truth.header["faults"]] == ["biogas-1", "gas-leak-1"]
     assert (leak["expected_rule"], leak["expected_level"]) == ("gas-ch4-void", "red")
-    assert leak["start_us"] == truth.header["started_at_us"] + 10_000_000 == 1_772_323_210_000_000
+    assert leak["start_us"] == truth.header["started_at_us"] + 3_600_000_000 == 1_772_326_800_000_000
     high = set()
     for row in map(json.loads, out.read_text().splitlines()):
         if row["values"].get("ch4_lel", 0.0) > 50.0:
@@ -71,13 +73,14 @@ def test_file_has_the_incidents_and_truth_tells_them(config: Path, tmp_path: Pat
 
 def test_list_and_describe(config: Path) -> None:
     names = [row["name"] for row in json.loads(_sim("list", "--json").stdout)]
-    assert names == ["demo", "gas-leak", "ponding", "calm"]
+    assert names[0] == "demo"
+    assert {"gas-leak", "main-burst", "storm-pump-failure", "tunnel-fire", "calm-week"} <= set(names)
     facts = json.loads(_sim("describe", "-c", config, "--seed", 9, "--json").stdout)
     assert (facts["seed"], facts["devices"], facts["series"]) == (9, 17, 6 * 5 + 4 * 5 + 5 * 4 + 2 * 3)
     assert sum(facts["gateways"].values()) == 17
-    assert [incident["start_us"] for incident in facts["incidents"]] == [10_000_000, 15_000_000]
+    assert [incident["start_us"] for incident in facts["incidents"]] == [5_000_000, 5_000_000]
     words = _sim("describe", "-c", config, "--seed", 9).stdout
-    assert "leak-1 at gas-" in words
+    assert "gas-leak-1 at gas-" in words
     assert "gas-ch4-void red" in words
 
 
@@ -88,8 +91,74 @@ def test_devices_are_registration_documents(config: Path) -> None:
     assert len(rows) == 17
     assert {row["gateway"] for row in rows} == {"x", "y"}
     assert set(rows[0]) == {"device", "kind", "gateway", "district", "lon", "lat", "series"}
-    assert rows[0]["series"][0] == {"metric": "ch4_lel", "unit": "%", "low": 0.0, "high": 100.0}
+    assert rows[0]["series"][0] == {"metric": "ch4_lel", "unit": "%", "low": 0.0, "high": 100.0, "interval_s": 5.0}
     assert len(_sim("devices", "-c", config).stdout.splitlines()) == 17
+
+
+def test_truth_tells_what_will_happen_and_the_run_writes_the_same(config: Path, tmp_path: Path) -> None:
+    told = [json.loads(line) for line in _sim("truth", "gas-leak", "-c", config, "--json").stdout.splitlines()]
+    out, truth_path = tmp_path / "out", tmp_path / "truth"
+    _sim("run", "gas-leak", "-c", config, "--duration", 60, "--out", out, "--truth", truth_path)
+    header = read_truth(truth_path).header
+    assert header["faults"] == told
+    assert header["incidents"] == [fault for fault in told if fault["expected_rule"]]
+    assert {edge["network"] for edge in header["topology"]} == {"sewer", "gas", "water"}
+    words = _sim("truth", "gas-leak", "-c", config).stdout.splitlines()
+    assert len(words) == 2
+    assert "gas-leak-1" in words[1]
+
+
+def test_faults_and_check(config: Path, tmp_path: Path) -> None:
+    kinds = json.loads(_sim("faults", "--json").stdout)
+    assert {kind["layer"] for kind in kinds} == {"event", "sensor", "transport"}
+    assert len(_sim("faults").stdout.splitlines()) == len(kinds)
+    good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
+    good.write_text('about = "x"\n[[fault]]\nkind = "burst"\nat_s = 3\n')
+    bad.write_text('about = "x"\n[[fault]]\nkind = "bust"\nat_s = -3\n')
+    assert _sim("check", good, "demo", "-c", config).exit_code == 0
+    result = _sim("check", good, bad, "-c", config)
+    assert result.exit_code == 1
+    assert [line.removeprefix("error: ").split(": ")[:2] for line in result.stderr.splitlines()] == [
+        [str(bad), "fault[0].kind"],
+        [str(bad), "fault[0].at_s"],
+    ]
+
+
+def test_map_is_geojson_whose_sewers_run_downhill(config: Path) -> None:
+    city = json.loads(_sim("map", "-c", config).stdout)
+    assert city["type"] == "FeatureCollection"
+    by_what: dict[str, list[dict[str, Any]]] = {}
+    for feature in city["features"]:
+        by_what.setdefault(feature["properties"]["what"], []).append(feature)
+    assert set(by_what) == {"district", "river", "utility-tunnel", "street", "pipe", "device"}
+    assert len(by_what["device"]) == 17
+    sewers = {
+        p["properties"]["from"]: p["properties"]["to"] for p in by_what["pipe"] if p["properties"]["network"] == "sewer"
+    }
+    assert len(sewers) == 5
+    for start in sewers:  # every way ends at the river
+        seen, here = set(), start
+        while here != "outfall":
+            assert here not in seen
+            seen.add(here)
+            here = sewers[here]
+    gas = [p for p in by_what["pipe"] if p["properties"]["network"] == "gas"]
+    assert len(gas) == 6 - 1
+
+
+def test_plots_are_made(config: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra plot")
+    made = _sim("plot", "demo", "-c", config, "--out", tmp_path / "pictures").stdout.splitlines()
+    assert [Path(line).name for line in made] == ["demo-gas-leak-1.png", "demo-ponding-1.png"]
+    days = _sim("plot", "--days", "--duration", 600, "-c", config, "--out", tmp_path / "days").stdout.splitlines()
+    assert len(days) == 4
+    assert all(Path(line).read_bytes().startswith(b"\x89PNG") for line in [*made, *days])
+
+
+def test_transport_faults_do_not_play_live(config: Path) -> None:
+    result = _sim("run", "replayed-readings", "-c", config, "--duration", 1)
+    assert result.exit_code == 1
+    assert "transport faults play into files only" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -117,8 +186,8 @@ def test_mistakes_are_one_clear_line(config: Path, args: tuple[object, ...], com
 
 def test_file_settings_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "citynet.toml"
-    path.write_text('[sim]\nspeed = 0\nwind = 3\n[sim.sampling]\nmanhole_s = "often"\n')
+    path.write_text('[sim]\nspeed = 0\nwind = 3\n[sim.sampling]\nevery_s = "often"\n[sim.city.devices]\nufo = 1\n')
     result = _sim("describe", "-c", path)
     assert result.exit_code == 1
-    for where in ("sim.speed", "sim.wind", "sim.sampling.manhole_s"):
+    for where in ("sim.speed", "sim.wind", "sim.sampling.every_s", "sim.city.devices"):
         assert f"{path}: {where}:" in result.stderr

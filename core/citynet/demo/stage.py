@@ -33,7 +33,6 @@ class StageSettings:
     seed: int
     gateways: tuple[str, ...] = ("gw-01", "gw-02")
     api_port: int = 0
-    incident_start_s: float = 5.0
 
 
 class Stage:
@@ -100,12 +99,10 @@ class Stage:
 
     def _write_settings(self) -> None:
         gateways = json.dumps(list(self.settings.gateways))
-        start = self.settings.incident_start_s
         text = (
             f"[log]\nformat = 'json'\n\n[broker]\nport = {self.broker.port}\n\n[database]\ndsn = {json.dumps(self.dsn())}\n\n"
             f"[ingest]\n\n[api]\nport = {self.api_port}\n\n"
             f"[sim]\nseed = {self.settings.seed}\ngateways = {gateways}\nbroker.port = {self.broker.port}\n"
-            f"leak.start_s = {start}\nponding.start_s = {start}\n"
         )
         self.config.write_text(text)
         for gateway in self.settings.gateways:

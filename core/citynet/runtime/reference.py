@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -198,6 +198,10 @@ def _kind(annotation: object) -> str:
         if any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
             return "list of tables"
         return f"list of {_kind(get_args(annotation)[0])}"
+    if get_origin(annotation) is dict:
+        return f"table of {_kind(get_args(annotation)[1])} by name"
+    if get_origin(annotation) is Annotated:
+        return _kind(get_args(annotation)[0])
     arguments = [item for item in get_args(annotation) if item is not NoneType]
     if NoneType in get_args(annotation) and len(arguments) == 1:
         return f"{_kind(arguments[0])}, unset by default"

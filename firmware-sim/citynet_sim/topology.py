@@ -1,0 +1,155 @@
+"""What connects the city: sewers with their direction, gas pipes, water pipes, streets, districts; as data and as GeoJSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import hypot
+from typing import Any
+
+from citynet_sim import places
+from citynet_sim.city import DISTRICT_COLUMNS, DISTRICT_ROWS, City, Device, at
+from citynet_sim.supply import WaterSupply
+
+OUTFALL = "outfall"
+
+
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """A pipe that flows from `start` to `end` (names of devices or nodes), along `line` (metres east, north)."""
+
+    network: str
+    start: str
+    end: str
+    line: tuple[tuple[float, float], ...]
+
+    @property
+    def length_m(self) -> float:
+        (x0, y0), (x1, y1) = self.line[0], self.line[-1]
+        return hypot(x1 - x0, y1 - y0)
+
+
+def sewers(city: City) -> list[Pipe]:
+    """Every manhole drains to the nearest one on lower ground, the lowest to the river: a tree, since height falls."""
+    manholes = city.of_kind("manhole")
+    pipes = []
+    for manhole in manholes:
+        lower = [other for other in manholes if (other.ground_m, other.index) < (manhole.ground_m, manhole.index)]
+        down = min(lower, key=lambda other: (manhole.distance_m(other), other.index), default=None)
+        if down is None:
+            (x, y), _ = places.RIVER
+            pipes.append(Pipe("sewer", manhole.name, OUTFALL, ((manhole.x_m, manhole.y_m), (x, y))))
+        else:
+            pipes.append(_pipe("sewer", manhole, down))
+    return pipes
+
+
+def downstream(city: City) -> dict[str, str]:
+    """Manhole to the manhole it drains to, or the outfall."""
+    return {pipe.start: pipe.end for pipe in sewers(city)}
+
+
+def gas_pipes(city: City) -> list[Pipe]:
+    """The wells joined by the shortest tree (Prim), from the well that is nearest to the centre outwards."""
+    wells = city.of_kind("gas-well")
+    if not wells:
+        return []
+    root = min(wells, key=lambda well: (hypot(well.x_m, well.y_m), well.index))
+    joined = {root.index}
+    best = {well.index: (well.distance_m(root), root) for well in wells if well is not root}
+    by_index = {well.index: well for well in wells}
+    pipes = []
+    while len(joined) < len(wells):
+        index = min(best, key=lambda k: (best[k][0], k))
+        well, (_, parent) = by_index[index], best.pop(index)
+        joined.add(index)
+        pipes.append(_pipe("gas", parent, well))
+        for other, (distance, _) in list(best.items()):
+            nearer = well.distance_m(by_index[other])
+            if nearer < distance:
+                best[other] = (nearer, well)
+    return pipes
+
+
+def water_pipes(city: City, supply: WaterSupply) -> list[Pipe]:
+    """Mains, inlets of the metered districts, branches to pressure points."""
+    nodes = [f"main-{k + 1:02d}" for k in range(len(supply.corners))]
+    spots = list(supply.corners)
+    half = 0.55 * city.parameters.extent_m
+    for k, spot in enumerate(((-half, 0.0), (half, half))):
+        nodes.append(f"waterworks-{k + 1}")
+        spots.append(spot)
+    loops = supply.loops
+    pipes = [
+        Pipe("water", nodes[a], nodes[b], (spots[a], spots[b]))
+        for a, b in zip(loops.start.tolist(), loops.end.tolist(), strict=True)
+    ]
+    for meter, k in zip(supply.meters, supply.tree.crossing.tolist(), strict=True):
+        pipes.append(Pipe("water", nodes[k], meter.name, (spots[k], (meter.x_m, meter.y_m))))
+    for point, k in zip(supply.points, supply.tree.district.tolist(), strict=False):
+        pipes.append(_pipe("water", supply.meters[k], point))
+    return pipes
+
+
+def _pipe(network: str, start: Device, end: Device) -> Pipe:
+    return Pipe(network, start.name, end.name, ((start.x_m, start.y_m), (end.x_m, end.y_m)))
+
+
+def pipes_of(city: City, supply: WaterSupply) -> list[Pipe]:
+    """All pipes of a city."""
+    return [*sewers(city), *gas_pipes(city), *water_pipes(city, supply)]
+
+
+def edges(city: City, supply: WaterSupply) -> list[dict[str, object]]:
+    """The pipes as the truth file and `citynet sim describe --json` tell them; `line` in longitude and latitude."""
+    return [
+        {
+            "network": pipe.network, "from": pipe.start, "to": pipe.end, "length_m": round(pipe.length_m, 1),
+            "line": [list(at(city.parameters, x, y)) for x, y in pipe.line],
+        }
+        for pipe in pipes_of(city, supply)
+    ]  # fmt: skip
+
+
+def geojson(city: City, supply: WaterSupply) -> dict[str, Any]:
+    """The whole city as a GeoJSON FeatureCollection (RFC 7946): districts, river, tunnel, streets, pipes, devices."""
+    features = [*_districts(city), *_lines(city)]
+    for edge in edges(city, supply):
+        properties = {key: edge[key] for key in ("network", "from", "to", "length_m")}
+        features.append(_feature("LineString", edge["line"], {"what": "pipe", **properties}))
+    for device in city.devices:
+        properties = {"what": "device", "name": device.name, "kind": device.kind, "district": device.district}
+        features.append(_feature("Point", [device.lon, device.lat], properties))
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _districts(city: City) -> list[dict[str, Any]]:
+    side = city.parameters.extent_m
+    found = []
+    for number, name in enumerate(city.districts):
+        row, column = divmod(number, DISTRICT_COLUMNS)
+        west, east = ((k / DISTRICT_COLUMNS - 0.5) * side for k in (column, column + 1))
+        south, north = ((k / DISTRICT_ROWS - 0.5) * side for k in (row, row + 1))
+        ring = [(west, south), (east, south), (east, north), (west, north), (west, south)]
+        found.append(
+            _feature("Polygon", [[at(city.parameters, x, y) for x, y in ring]], {"what": "district", "name": name})
+        )
+    return found
+
+
+def _lines(city: City) -> list[dict[str, Any]]:
+    scale = places.scale(city.parameters.area_km2)
+    found = []
+    for name, line in (("river", places.RIVER), ("utility-tunnel", places.TUNNEL)):
+        ends = [at(city.parameters, scale * x, scale * y) for x, y in line]
+        found.append(_feature("LineString", ends, {"what": name}))
+    half, count = city.parameters.extent_m / 2, int(places.EXTENT_M // places.STREET_M)
+    for k in range(count):
+        place = (k - (count - 1) / 2) * places.STREET_M * scale
+        for ends_m in (((-half, place), (half, place)), ((place, -half), (place, half))):
+            ends = [at(city.parameters, x, y) for x, y in ends_m]
+            found.append(_feature("LineString", ends, {"what": "street"}))
+    return found
+
+
+def _feature(kind: str, coordinates: object, properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates}, "properties": properties}
