@@ -29,14 +29,16 @@ from citynet_ingest.letter import reopen
 from citynet_ingest.ownership import StoppedError, as_bytes, claim, formers, last_commit, lock
 from citynet_ingest.parcel import BatchParcel, DirectParcel, Parcel, RedriveParcel
 from citynet_ingest.plan import Planner
+from citynet_ingest.rearm import Offer, successor
 from citynet_ingest.recovery import revive
 from citynet_ingest.registry import Registry
 from citynet_ingest.settings import IngestSettings, parse_shards
 from citynet_ingest.sources import Sources
 from citynet_ingest.state import Receipts, State, cursor_keys, message_keys, names_of
 from citynet_ingest.store import redrive, sql
+from citynet_ingest.store.arming import arm, retire_outlived
 from citynet_ingest.store.rollups import days_of_partials
-from citynet_ingest.store.transaction import Connection, Partitions, Target, apply, arm, copy_rows
+from citynet_ingest.store.transaction import Connection, Partitions, Target, apply, copy_rows
 from citynet_ingest.watchdog import Watchdog
 from citynet_ingest.watermarks import Watermarks
 from citynet_rules.engine import Engine
@@ -69,7 +71,9 @@ class Committer:
     ) -> None:
         self._connect = connect
         self._settings = settings
-        self._rules = rules
+        self._given = rules  # as the files have them
+        self._rules = rules  # as they run: what is not proved, in shadow
+        self.offer = Offer()
         self._watermarks = watermarks
         self._connection: Connection | None = None
         self._partitions = Partitions()
@@ -138,7 +142,8 @@ class Committer:
         Reading it and taking the claim happen on the connection that holds the locks: nobody commits in between.
         """
         connection = self._open()
-        arm(connection, self._rules)
+        self._rules = arm(connection, self._given, self._settings.worker)
+        report.armed(self._rules)
         state = self._fresh_state()
         series = self._registry.load(connection)
         before = formers(connection, self._lanes)
@@ -322,6 +327,28 @@ class Committer:
             self._trimmed_at = time.monotonic()
             keep = {"keep_s": self._settings.message_key_s}
             self._retry(lambda: self._open().execute(sql.text("message_key_trim"), keep))
+            self._retry(lambda: retire_outlived(self._open()))
+
+    def rearm(self) -> None:
+        """Take on the rules that were offered, between two commits; where their files held mistakes, say so and go on."""
+        rules, problems = self.offer.take()
+        if problems:
+            self._retry(
+                lambda: self._open().execute(
+                    sql.text("system_event_add"), report.refused(problems, self._settings.worker)
+                )
+            )
+        if rules is None:
+            return
+        self._retry(lambda: self._rearm(rules))
+        self._snapshot_at = 0.0  # the next tick keeps it
+
+    def _rearm(self, rules: RuleSet) -> None:
+        connection = self._open()
+        running = arm(connection, rules, self._settings.worker)
+        self.state.engine = successor(self.state.engine, running, self._registry.load(connection))
+        self._given, self._rules = rules, running
+        report.armed(running)
 
     def _retry(self, action: Callable[[], T], patience_s: float | None = None) -> T:
         """Do it; on connection-class errors again, with backoff, until it works or the worker stops.

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from citynet.runtime.settings import DatabaseSettings, load
 from citynet_ingest.cli_db import connect
+from citynet_ingest.rearm import files_of
 from citynet_ingest.settings import IngestSettings
+from citynet_ingest.store import arming
 from citynet_ingest.store.history import Connection, DatabaseHistory
 from citynet_ingest.store.parts import READING, extent, parts
 from citynet_ingest.store.server import Server, probe
 from citynet_rules.proof.alerts import Alert
+from citynet_rules.proof.gate import ArmedRule, Decision, KeptScore
 from citynet_rules.proof.history import Span
-from citynet_rules.spec import library_paths
+from citynet_rules.proof.score import Score
+from citynet_rules.spec import RuleSet
 
 
 class DatabaseRuleStore:
@@ -38,10 +42,17 @@ class DatabaseRuleStore:
     def rule_files(self) -> list[Path]:
         return files_of(self._settings)
 
+    def kept_scores(self, fingerprints: Collection[str]) -> Mapping[str, KeptScore]:
+        return arming.kept_scores(self._connection, fingerprints)
 
-def files_of(settings: IngestSettings) -> list[Path]:
-    """The rule files of a worker: the shipped packs unless they are off, and its own."""
-    return [*(library_paths() if settings.shipped_rules else []), *settings.rules]
+    def keep_scores(self, scores: Mapping[str, Score], rules: RuleSet, *, span: Span, truth: str, author: str) -> None:
+        arming.keep_scores(self._connection, scores, rules, span=span, truth=truth, author=author)
+
+    def decide(self, decisions: Iterable[Decision]) -> None:
+        arming.decide(self._connection, decisions)
+
+    def armed(self) -> list[ArmedRule]:
+        return arming.armed(self._connection)
 
 
 @contextmanager

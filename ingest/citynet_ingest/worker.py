@@ -20,6 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from citynet import control, topics
+from citynet.errors import ConfigError
 from citynet.runtime import log
 from citynet.runtime.failpoint import hit
 from citynet.runtime.settings import BrokerSettings, DatabaseSettings
@@ -65,6 +66,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
         self._inflight_bytes = 0
+        self._reloads: list[asyncio.Task[None]] = []
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
         given = conninfo_to_dict(**self._database.conninfo())
@@ -126,6 +128,18 @@ class Worker:
         self._stop.set()
         if self._loop is not None:  # a database that does not answer must not keep us
             self._loop.call_later(_STOP_GRACE_S, partial(self._committer.watchdog.check, is_over=True))
+
+    def reload(self, load: Callable[[], RuleSet]) -> None:
+        """Read the rules anew and arm them at the next chance; with a mistake in them nothing changes but the reports. For a
+        signal handler of the loop."""
+        self._reloads = [task for task in self._reloads if not task.done()]
+        self._reloads.append(asyncio.create_task(self._reload(load), name="reload"))
+
+    async def _reload(self, load: Callable[[], RuleSet]) -> None:
+        try:
+            self._committer.offer.rules(await asyncio.to_thread(load))
+        except ConfigError as error:
+            self._committer.offer.problems(error.problems)
 
     # --- on the event loop ---
 
@@ -231,6 +245,7 @@ class Worker:
             if started - last_tick > _TICK_S:
                 last_tick = started
                 self._reclaim()
+                committer.rearm()
                 committer.tick(now_us(), is_drained=not len(self._inbox))
                 if redriven := committer.redrive(now_us()):
                     self._call(partial(self._answer, redriven, time.perf_counter()))

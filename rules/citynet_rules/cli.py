@@ -1,4 +1,4 @@
-"""``citynet rules``: check rule files, show what they come to; `score` and `replay` are in modules of their own."""
+"""``citynet rules``: check rule files, show what they come to; the others are in modules of their own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from citynet.errors import ConfigError
 from citynet.runtime.command import EXIT_FAILURE, JsonOption, command
+from citynet_rules.cli_arm import arm, list_armed
 from citynet_rules.cli_replay import replay
 from citynet_rules.cli_score import score
 from citynet_rules.cli_table import table
@@ -21,6 +22,8 @@ from citynet_rules.spec import RuleSet, load_rules, rule_files
 app = typer.Typer(help="Check and show alert rules; replay, score and arm them.", no_args_is_help=True)
 app.command()(score)
 app.command()(replay)
+app.command()(arm)
+app.command("list")(list_armed)
 
 PathsArgument = Annotated[
     list[Path] | None,

@@ -54,6 +54,9 @@ RecordedOption = Annotated[
 FromOption = Annotated[str | None, typer.Option("--from", help="With --truth: begin (default: the run's).")]
 ToOption = Annotated[str | None, typer.Option("--to", help="With --truth: end (default: the newest reading).")]
 OperatorsOption = Annotated[int, typer.Option(min=1, help="With --truth: operators on duty.")]
+KeepOption = Annotated[
+    str | None, typer.Option(help="With --truth: keep the scores in the database, under this author, for arming.")
+]
 ToleranceOption = Annotated[
     float, typer.Option(min=0, help="With --truth: seconds by which an alert may miss an incident's time.")
 ]
@@ -75,6 +78,7 @@ def score(
     new: NewOption = None,
     operators: OperatorsOption = 1,
     tolerance_s: ToleranceOption = score_defaults.TOLERANCE_US / 1e6,
+    keep_by: KeepOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -84,10 +88,12 @@ def score(
     if truth is not None:
         if out is not None or warmup is not None or skip:
             raise typer.BadParameter("--truth takes neither --out nor --warmup nor --skip")
-        score_truth(Asked(truth, recorded, from_text, to_text, rules, new, operators, tolerance_s, config, as_json))
+        score_truth(
+            Asked(truth, recorded, from_text, to_text, rules, new, operators, tolerance_s, keep_by, config, as_json)
+        )
         return
-    if any((recorded, from_text, to_text, rules, new)):
-        raise typer.BadParameter("--recorded, --from, --to, --rules and --new belong to --truth")
+    if any((recorded, from_text, to_text, rules, new, keep_by)):
+        raise typer.BadParameter("--recorded, --from, --to, --rules, --new and --keep-by belong to --truth")
     if corpus is not None:
         if out is None or warmup is not None or skip:
             raise typer.BadParameter("--corpus needs --out, and takes neither --warmup nor --skip")

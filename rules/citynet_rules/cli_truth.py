@@ -38,6 +38,7 @@ class Asked:
     new: list[Path] | None
     operators: int
     tolerance_s: float
+    keep_by: str | None
     config: Path | None
     as_json: bool
 
@@ -58,6 +59,9 @@ def score_truth(asked: Asked) -> None:
             done = run(choice.rules, store.history, span, progress_of(span))
     tolerance_us = round(asked.tolerance_s * 1e6)
     report = score(choice.rules, done.alerts, truth, span, operators=asked.operators, tolerance_us=tolerance_us)
+    if asked.keep_by is not None:
+        with open_store(asked.config) as store:
+            store.keep_scores(report.rules, choice.rules, span=span, truth=truth.digest, author=asked.keep_by)
     if asked.as_json:
         facts = {
             "truth": str(asked.truth), "from_us": span.from_us, "to_us": span.to_us, "readings": done.readings,

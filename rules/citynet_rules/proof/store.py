@@ -3,7 +3,7 @@ that this room knows of no database."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -11,7 +11,10 @@ from typing import Protocol
 
 from citynet.errors import CitynetError
 from citynet_rules.proof.alerts import Alert
+from citynet_rules.proof.gate import ArmedRule, Decision, KeptScore
 from citynet_rules.proof.history import History, Span
+from citynet_rules.proof.score import Score
+from citynet_rules.spec import RuleSet
 
 GROUP = "citynet.rulestore"
 
@@ -34,6 +37,22 @@ class RuleStore(Protocol):
 
     def rule_files(self) -> list[Path]:
         """The files that a worker with these settings reads."""
+        ...
+
+    def kept_scores(self, fingerprints: Collection[str]) -> Mapping[str, KeptScore]:
+        """The last kept scores, by fingerprint."""
+        ...
+
+    def keep_scores(self, scores: Mapping[str, Score], rules: RuleSet, *, span: Span, truth: str, author: str) -> None:
+        """Keep the score of each of these rules; `truth` is the digest of what they were scored against."""
+        ...
+
+    def decide(self, decisions: Iterable[Decision]) -> None:
+        """Write down who arms what, all or none."""
+        ...
+
+    def armed(self) -> list[ArmedRule]:
+        """What workers evaluate."""
         ...
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,13 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """`series` are (device, metric, gateway)."""
+    """`series` are (device, metric, gateway); `digest` names the header."""
 
     started_at_us: int
     gateways: frozenset[str]
     series: tuple[tuple[str, str, str], ...]
     incidents: tuple[Incident, ...]
+    digest: str
 
     @property
     def sensors(self) -> int:
@@ -71,7 +73,9 @@ def read_truth(path: Path) -> Truth:
             for item in header["devices"]
             for entry in item["series"]
         )
-        return Truth(int(header["started_at_us"]), frozenset(map(str, header["gateways"])), series, incidents)
+        gateways = frozenset(map(str, header["gateways"]))
+        digest = blake2b(line, digest_size=16).hexdigest()
+        return Truth(int(header["started_at_us"]), gateways, series, incidents, digest)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise CitynetError(f"truth file {path}, line 1: {what[:200]}") from None
