@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,18 @@ import pytest
 from typer.testing import CliRunner
 
 from citynet.batch import SeriesBatch
-from citynet.errors import CitynetError
+from citynet.errors import CitynetError, ConfigError
 from citynet_rules.cli import app
 from citynet_rules.engine import SeriesInfo
 from citynet_rules.proof.alerts import Alert, AlertBook
 from citynet_rules.proof.compare import compare
+from citynet_rules.proof.gate import KeptScore, effective, refusals
 from citynet_rules.proof.history import Block, Span, replay
 from citynet_rules.proof.recorded import RecordedHistory
 from citynet_rules.proof.score import score
 from citynet_rules.proof.truth import read_truth
-from citynet_rules.spec import RuleSet, load_rules, replaced
+from citynet_rules.rule import Rule
+from citynet_rules.spec import RuleSet, library_paths, load_rules, replaced
 from citynet_rules.transition import Transition
 
 SECOND = 1_000_000
@@ -349,3 +352,76 @@ def test_usage(words: list[str], what: str) -> None:
     result = RUN(app, words)
     assert result.exit_code == 2
     assert what in " ".join(result.stderr.replace("│", " ").split())
+
+
+# --- what may be armed ---
+
+
+NOON = datetime(2026, 1, 1, tzinfo=UTC)
+GUIDED = 'guidance_zh = "看"\nguidance_en = "Look."\n'
+
+
+def one(folder: Path, more: str) -> Rule:
+    text = HIGH.split("[[rule]]")[1]
+    return rules_of(folder, f"[[rule]]{text}{more}").rules[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "kept", "wanted"),
+    [
+        ("", None, ["has no guidance in Chinese", "has no guidance in English"]),
+        (GUIDED, None, []),
+        (GUIDED.replace("Look.", "  "), None, ["has no guidance in English"]),
+        (GUIDED + "score_floor = { recall = 0.9 }", None, ["has a score_floor and no kept score"]),
+        (GUIDED + "score_floor = { recall = 0.9 }", (None, 0.9), []),
+        (GUIDED + "score_floor = { recall = 0.9 }", (1.0, 0.89), ["its last recall is 0.89, its floor is 0.9"]),
+        (
+            GUIDED + "score_floor = { precision = 0.5, recall = 0.9 }",
+            (None, 0.0),
+            ["its last score has no precision, its floor is 0.5", "its last recall is 0, its floor is 0.9"],
+        ),
+    ],
+)
+def test_what_a_rule_must_bring(
+    tmp_path: Path, more: str, kept: tuple[float | None, float | None] | None, wanted: list[str]
+) -> None:
+    rule = one(tmp_path, more)
+    scores = {rule.fingerprint: KeptScore(NOON, *kept)} if kept else {}
+    assert refusals(rule, scores.get(rule.fingerprint)) == wanted
+    running, why = effective(RuleSet((rule,)), scores, [])
+    assert running.rules[0].mode == ("shadow" if wanted else "live")
+    assert why == ({rule.id: "; ".join(wanted)} if wanted else {})
+    assert running.rules[0].fingerprint == rule.fingerprint
+    assert effective(RuleSet((rule,)), scores, [rule.digest])[0].rules[0].mode == "live"
+
+
+def test_shipped_rules_may_all_be_armed() -> None:
+    assert effective(load_rules(library_paths()), {}, [])[1] == {}
+
+
+def test_a_digest_is_of_the_whole_rule_but_its_mode(tmp_path: Path) -> None:
+    rule = one(tmp_path, GUIDED)
+    assert one(tmp_path, GUIDED + 'mode = "shadow"').digest == rule.digest
+    assert one(tmp_path, GUIDED.replace("Look", "See")).digest != rule.digest
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("score_floor = {}", "high.score_floor: needs precision, recall or both"),
+        ("score_floor = { recall = 1.5 }", "high.score_floor.recall: input should be less than or equal to 1"),
+        ('mode = "quiet"', "high.mode: input should be 'live' or 'shadow'"),
+    ],
+)
+def test_mistakes_in_them_are_found(tmp_path: Path, line: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        one(tmp_path, line)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["", "wang", "wang:", ": why"])
+def test_an_override_has_a_name_and_a_reason(tmp_path: Path, override: str) -> None:
+    rules_of(tmp_path)
+    words = ["arm", str(tmp_path / "rules.toml"), "--author", "li", "--reason", "r", "--override", override]
+    result = RUN(app, words)
+    assert (result.exit_code, "must be 'NAME: why'" in result.stderr) == (2, True)
