@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +91,8 @@ def story(t0_us: int) -> list[Reading]:
     return found
 
 
-@pytest.fixture
-def lived(folder: Path, broker: EmbeddedMosquitto, dsn: str) -> Iterator[tuple[IngestProcess, int]]:
-    """The story as a real worker took it, message by message; and its first moment."""
+def test_a_history_that_was_lived(folder: Path, broker: EmbeddedMosquitto, dsn: str) -> None:
+    """The story as a real worker takes it, message by message; then what replay and score make of it."""
     (folder / "rules.toml").write_text(RULES)
     settings = {"rules": [str(folder / "rules.toml")], "shipped_rules": False, "settle_s": 0}
     t0_us = now_us() - 119 * MINUTE  # the last readings are of now: nobody is silent at the end
@@ -109,11 +107,13 @@ def lived(folder: Path, broker: EmbeddedMosquitto, dsn: str) -> Iterator[tuple[I
         finally:
             peer.close()
         assert ingest.stop() == 0
-        yield ingest, t0_us
+    _history_gives_what_it_gave_live(ingest, t0_us, dsn)
+    _a_new_rule_shows_what_it_would_have_done(ingest, t0_us, folder)
+    _a_span_without_readings_is_an_error(ingest, t0_us)
+    _score_of_the_stored_history(ingest, t0_us, folder)
 
 
-def test_history_gives_what_it_gave_live(lived: tuple[IngestProcess, int], dsn: str) -> None:
-    ingest, t0_us = lived
+def _history_gives_what_it_gave_live(ingest: IngestProcess, t0_us: int, dsn: str) -> None:
     assert query(dsn, "SELECT count(*) FROM reading WHERE quality & 64 = 64") == [(6,)]
     live = query(dsn, "SELECT rule_id, object FROM alert ORDER BY raised_at, 1")
     assert sorted(set(live)) == [
@@ -135,8 +135,7 @@ def test_history_gives_what_it_gave_live(lived: tuple[IngestProcess, int], dsn: 
     assert 0 < late["same"] < len(live)
 
 
-def test_a_new_rule_shows_what_it_would_have_done(lived: tuple[IngestProcess, int], folder: Path) -> None:
-    ingest, t0_us = lived
+def _a_new_rule_shows_what_it_would_have_done(ingest: IngestProcess, t0_us: int, folder: Path) -> None:
     span = ("--from", utc(t0_us), "--to", utc(t0_us + 3 * HOUR))
     new = folder / "new.toml"
     new.write_text(RULES.split("[[rule]]")[1].join(["[[rule]]", ""]).replace("orange = 20.0", "orange = 40.0"))
@@ -155,8 +154,7 @@ def test_a_new_rule_shows_what_it_would_have_done(lived: tuple[IngestProcess, in
     } == {("high", False)}
 
 
-def test_a_span_without_readings_is_an_error(lived: tuple[IngestProcess, int]) -> None:
-    ingest, t0_us = lived
+def _a_span_without_readings_is_an_error(ingest: IngestProcess, t0_us: int) -> None:
     span = ["--from", utc(t0_us - 9 * HOUR), "--to", utc(t0_us - 8 * HOUR)]
     command = [sys.executable, "-m", "citynet", "rules", "replay", *span, "--config", str(ingest.config)]
     done = subprocess.run(command, capture_output=True, check=False, timeout=60, text=True)
@@ -164,8 +162,7 @@ def test_a_span_without_readings_is_an_error(lived: tuple[IngestProcess, int]) -
     assert "no stored readings between" in done.stderr
 
 
-def test_score_of_the_stored_history(lived: tuple[IngestProcess, int], folder: Path, dsn: str) -> None:
-    ingest, t0_us = lived
+def _score_of_the_stored_history(ingest: IngestProcess, t0_us: int, folder: Path) -> None:
     incident = {
         "id": "leak", "kind": "gas-leak", "domain": "gas", "metric": "ch4_lel", "devices": ["a"],
         "start_us": t0_us + 10 * MINUTE, "end_us": t0_us + 20 * MINUTE, "decay_s": 0, "expected_rule": "high",
