@@ -46,6 +46,7 @@ class Alert(BaseModel):
     lon: float | None = Field(description="WGS 84")
     lat: float | None = Field(description="WGS 84")
     state: Literal["open", "cleared"]
+    mode: Literal["live", "shadow"] = Field(description="shadow: its rule is on trial, nobody is to act on it")
     level: int = Field(description="in force, or last: 1 blue, 2 yellow, 3 orange, 4 red")
     level_name: str
     level_max: int = Field(description="highest level so far")
@@ -341,7 +342,7 @@ class Gateway(BaseModel):
 class SystemEvent(BaseModel):
     """Something wrong with the system itself, over the last 24 hours."""
 
-    kind: str = Field(description="broker_dropped or gateway_cloned")
+    kind: str = Field(description="broker_dropped, gateway_cloned or rules_refused")
     object: str = Field(description="which broker or gateway")
     first_at: datetime
     last_at: datetime

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +18,11 @@ from citynet.runtime.settings import BrokerSettings, DatabaseSettings, load
 from citynet_ingest.lanes import LANES, dealt, lanes_of, shards_text
 from citynet_ingest.ownership import StoppedError
 from citynet_ingest.push.settings import PushSettings
+from citynet_ingest.rearm import files_of
 from citynet_ingest.settings import IngestSettings, parse_shards
 from citynet_ingest.supervisor import Supervisor
 from citynet_ingest.worker import Worker, prepare_database
-from citynet_rules.spec import RuleSet, library_paths, load_rules
+from citynet_rules.spec import RuleSet, load_rules
 
 _log = log.get("ingest")
 app = typer.Typer(no_args_is_help=True, help="Run the ingest tier.")
@@ -58,11 +60,16 @@ def run(
     broker = load(BrokerSettings, config)
     database = load(DatabaseSettings, config)
     start_logging(config, f"ingest-{settings.worker}")
-    rules = load_rules([*(library_paths() if settings.shipped_rules else []), *settings.rules])
+
+    def read_rules() -> RuleSet:
+        """As settings and files are now."""
+        return load_rules(files_of(load(IngestSettings, config)))
+
+    rules = read_rules()
     if settings.workers > 1:
         raise typer.Exit(_supervise(settings, config))
     metrics.serve(settings.metrics_port)
-    asyncio.run(_serve(settings, broker, database, rules))
+    asyncio.run(_serve(settings, broker, database, rules, read_rules))
 
 
 def _supervise(settings: IngestSettings, config: Path | None) -> int:
@@ -70,6 +77,7 @@ def _supervise(settings: IngestSettings, config: Path | None) -> int:
     supervisor = Supervisor()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
+    signal.signal(signal.SIGHUP, lambda *_: supervisor.reload())
     own = [sys.executable, "-m", "citynet", "ingest", "run", "--workers", "1"]
     own += ["--config", str(config)] if config is not None else []
     port = settings.metrics_port
@@ -100,9 +108,16 @@ def serve_http(
     server.run(settings, broker, database.conninfo())
 
 
-async def _serve(settings: IngestSettings, broker: BrokerSettings, database: DatabaseSettings, rules: RuleSet) -> None:
+async def _serve(
+    settings: IngestSettings,
+    broker: BrokerSettings,
+    database: DatabaseSettings,
+    rules: RuleSet,
+    read_rules: Callable[[], RuleSet],
+) -> None:
     loop = asyncio.get_running_loop()
     waiting = threading.Event()
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # a reload before there is a worker: it reads the files anyway
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, waiting.set)
     try:
@@ -115,4 +130,5 @@ async def _serve(settings: IngestSettings, broker: BrokerSettings, database: Dat
     worker = Worker(settings, broker, database, rules)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
+    loop.add_signal_handler(signal.SIGHUP, worker.reload, read_rules)
     await worker.run()

@@ -12,7 +12,7 @@ import psycopg
 import typer
 
 from citynet.errors import CitynetError
-from citynet.runtime.command import ConfigOption, JsonOption, command
+from citynet.runtime.command import ConfigOption, JsonOption, command, moment
 from citynet.runtime.settings import DatabaseSettings, load
 from citynet_ingest import cli_holds, cli_policies, cli_status
 from citynet_ingest.store import migrate as migrations
@@ -81,7 +81,7 @@ def rollup(
     as_json: JsonOption = False,
 ) -> None:
     """Compute the rollups of a span anew from the readings. Safe while ingest runs, and as often as wanted."""
-    first, last = _moment("--from", start), _moment("--to", stop)
+    first, last = moment("--from", start), moment("--to", stop)
     if first >= last:
         raise typer.BadParameter(f"{stop} is not after --from {start}", param_hint="--to")
 
@@ -96,14 +96,3 @@ def rollup(
         else f"{found.minutes} minutes and {found.hours} hours were computed anew"
         + (f"; {found.retired_hours} hours were left, their readings are gone" if found.retired_hours else "")
     )
-
-
-def _moment(option: str, text: str) -> dt.datetime:
-    """A point in time. Raises: typer.BadParameter (exit 2)."""
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text[:80]!r} is no date and time in ISO 8601", param_hint=option) from None
-    if moment.tzinfo is None:
-        raise typer.BadParameter(f"{text[:80]!r} needs a time zone, such as Z", param_hint=option)
-    return moment.astimezone(dt.UTC)

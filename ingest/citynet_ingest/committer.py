@@ -19,7 +19,7 @@ from citynet.batch import I64, SeriesBatch
 from citynet.errors import CitynetError
 from citynet.formats import Reject
 from citynet.runtime import log
-from citynet_ingest import checkpoint, metrics
+from citynet_ingest import checkpoint, metrics, report
 from citynet_ingest.commit import Answers, Commit
 from citynet_ingest.copybody import days_of
 from citynet_ingest.isolation import condemned, refused_rows
@@ -28,14 +28,16 @@ from citynet_ingest.link import AWAY, Link
 from citynet_ingest.ownership import as_bytes, claim, formers, last_commit
 from citynet_ingest.parcel import BatchParcel, DirectParcel, Parcel, RedriveParcel
 from citynet_ingest.plan import Planner
+from citynet_ingest.rearm import Offer, successor
 from citynet_ingest.recovery import revive
 from citynet_ingest.registry import Registry
 from citynet_ingest.settings import IngestSettings, parse_shards
 from citynet_ingest.sources import Sources
 from citynet_ingest.state import CursorKey, Receipts, State, cursor_keys, message_keys, names_of
 from citynet_ingest.store import redrive, sql
+from citynet_ingest.store.arming import arm, retire_outlived
 from citynet_ingest.store.rollups import days_of_partials
-from citynet_ingest.store.transaction import Connection, apply, arm, copy_rows
+from citynet_ingest.store.transaction import Connection, apply, copy_rows
 from citynet_ingest.watermarks import Watermarks
 from citynet_ingest.writer import Planned, RefusedError, Tell, Writer, tell_nobody
 from citynet_rules.engine import Engine
@@ -72,7 +74,8 @@ class Committer:
         on_busy: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._settings = settings
-        self._rules = rules
+        self._given = rules  # as the files have them
+        self.offer = Offer()
         self._watermarks = watermarks
         self._link = Link(connect, settings)
         self._registry = Registry()
@@ -95,7 +98,7 @@ class Committer:
 
     def _fresh_state(self) -> State:
         receipts = {lane: Receipts(self._receipts_keep) for lane in self._link.lanes}
-        return State(Engine(self._rules), receipts, self._watermarks)
+        return State(Engine(self._writer.rules), receipts, self._watermarks)
 
     # --- recovery ---
 
@@ -116,7 +119,7 @@ class Committer:
         Reading it and taking the claim happen on the connection that holds the locks: nobody commits in between.
         """
         connection, lanes = self._link.open(), self._link.lanes
-        arm(connection, self._rules)
+        self._arm(connection, self._given)
         state = self._fresh_state()
         series = self._registry.load(connection)
         before = formers(connection, lanes)
@@ -309,6 +312,30 @@ class Committer:
             if not self._settle():  # else the rebuilt state finds the same at the next tick
                 self._writer.hand(Planned(commit))
 
+    def rearm(self) -> None:
+        """Take on the rules that were offered, with nothing in flight; where their files held mistakes, say so and go on."""
+        rules, problems = self.offer.take()
+        if rules is None and not problems:
+            return
+        self._settle()
+        if problems:
+            event = report.refused(problems, self._settings.worker)
+            self._link.retry(lambda: self._link.open().execute(sql.text("system_event_add"), event))
+        if rules is not None:
+            self._link.retry(lambda: self._rearm(rules))
+            self._snapshot_at = 0.0  # the next tick keeps it
+
+    def _rearm(self, rules: RuleSet) -> None:
+        connection = self._link.open()
+        self._arm(connection, rules)
+        self.state.engine = successor(self.state.engine, self._writer.rules, self._registry.load(connection))
+
+    def _arm(self, connection: Connection, rules: RuleSet) -> None:
+        """What is not proved runs in shadow."""
+        self._writer.rules = arm(connection, rules, self._settings.worker)
+        self._given = rules
+        report.armed(self._writer.rules)
+
     def redrive(self, now_us: int, tell: Tell) -> None:
         """Try again a few of the dead letters that somebody asked for, in a commit of their own.
 
@@ -334,6 +361,7 @@ class Committer:
             self._trimmed_at = now
             keep = {"keep_s": self._settings.message_key_s}
             self._link.retry(lambda: self._link.open().execute(sql.text("message_key_trim"), keep))
+            self._link.retry(lambda: retire_outlived(self._link.open()))
 
     def flush(self) -> None:
         """At a graceful stop: keep the engine's state, so that the next start has nothing to re-read."""

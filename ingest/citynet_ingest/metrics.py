@@ -67,3 +67,7 @@ SESSIONS_LOST = Counter(
 INFLIGHT_BYTES = Gauge(
     "citynet_ingest_inflight_bytes", "Bytes received and not yet acknowledged, of all sessions.", registry=REGISTRY
 )
+RULES = Gauge("citynet_ingest_rules", "Rules that are evaluated.", ["mode"], registry=REGISTRY)
+RULES_REFUSED = Gauge(
+    "citynet_ingest_rules_refused", "1 while the rule files were refused at the last reload.", registry=REGISTRY
+)

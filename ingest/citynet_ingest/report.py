@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from citynet.runtime import log
 from citynet_ingest import metrics
 from citynet_ingest.commit import Commit
+from citynet_rules.spec import RuleSet
 
 _log = log.get("ingest")
 
@@ -25,3 +27,20 @@ def committed(commit: Commit) -> None:
             _log.warning("gateway-cloned", gateway=event.object, detail=event.detail)
     for letter in commit.redriven:
         metrics.REDRIVEN.labels("stored" if letter.failure is None else "failed").inc()
+
+
+def armed(rules: RuleSet) -> None:
+    """These rules run from now on."""
+    live = sum(rule.mode == "live" for rule in rules)
+    metrics.RULES.labels("live").set(live)
+    metrics.RULES.labels("shadow").set(len(rules) - live)
+    metrics.RULES_REFUSED.set(0)
+    _log.info("rules-armed", live=live, shadow=len(rules) - live)
+
+
+def refused(problems: Sequence[str], worker: str) -> dict[str, object]:
+    """The rule files hold mistakes and what was armed goes on; returns the event for the database."""
+    metrics.RULES_REFUSED.set(1)
+    _log.error("rules-refused", problems=list(problems), effect="the armed rules stay as they are")
+    detail = problems[0] if len(problems) == 1 else f"{problems[0]} (and {len(problems) - 1} more)"
+    return {"kind": "rules_refused", "object": f"worker {worker}", "count": 1, "detail": detail[:500]}

@@ -48,6 +48,11 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._stopping = threading.Event()
+        self._reloading = threading.Event()
+
+    def reload(self) -> None:
+        """Let all workers read their rules anew; safe to call from a signal handler."""
+        self._reloading.set()
 
     def stop(self) -> None:
         """End `run`; safe to call from a signal handler."""
@@ -63,6 +68,10 @@ class Supervisor:
         code = 0
         while code == 0 and not self._stopping.wait(_POLL_S):
             code = next((found for place in places if (found := self._look_after(place)) > 0), 0)
+            if self._reloading.is_set():
+                self._reloading.clear()
+                for place in places:
+                    place.process.send_signal(signal.SIGHUP)
         return self._end(places) or code
 
     @staticmethod

@@ -21,6 +21,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from citynet import control, topics
+from citynet.errors import ConfigError
 from citynet.runtime import log
 from citynet.runtime.failpoint import hit
 from citynet.runtime.settings import BrokerSettings, DatabaseSettings
@@ -67,6 +68,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
         self._inflight_bytes = 0
+        self._reloads: list[asyncio.Task[None]] = []
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
         given = conninfo_to_dict(**self._database.conninfo())
@@ -128,6 +130,18 @@ class Worker:
         self._stop.set()
         if self._loop is not None:  # a database that does not answer must not keep us
             self._loop.call_later(_STOP_GRACE_S, partial(self._committer.watchdog.check, is_over=True))
+
+    def reload(self, load: Callable[[], RuleSet]) -> None:
+        """Read the rules anew and arm them at the next chance; with a mistake in them nothing changes but the reports. For a
+        signal handler of the loop."""
+        self._reloads = [task for task in self._reloads if not task.done()]
+        self._reloads.append(asyncio.create_task(self._reload(load), name="reload"))
+
+    async def _reload(self, load: Callable[[], RuleSet]) -> None:
+        try:
+            self._committer.offer.rules(await asyncio.to_thread(load))
+        except ConfigError as error:
+            self._committer.offer.problems(error.problems)
 
     # --- on the event loop ---
 
@@ -230,6 +244,7 @@ class Worker:
                 last_tick = started
                 self._reclaim()
                 committer.redrive(now_us(), self._tell)  # before the tick: that may leave a commit in flight
+                committer.rearm()
                 committer.tick(now_us(), is_drained=not len(self._inbox))
                 metrics.DATABASE_UP.set(committer.is_database_up)
                 metrics.INFLIGHT_BYTES.set(self._inflight_bytes)

@@ -52,16 +52,16 @@ class Writer:
     ) -> None:
         self._link = link
         self._worker = worker
-        self._rules = rules
+        self.rules = rules  # as they run; changed, as `claim` is, only while nothing is in flight
         self._receipts_keep = receipts_keep
         self._on_busy = on_busy
         self._thread = ThreadPoolExecutor(1, "writer")
         self._flight: tuple[Planned, Future[None]] | None = None
-        self.claim = 0  # changed only while nothing is in flight
+        self.claim = 0
 
     def target(self) -> Target:
         """Where commits go, as things stand."""
-        return Target(self._worker, self.claim, self._rules, self._receipts_keep, self._link.has_columnstore)
+        return Target(self._worker, self.claim, self.rules, self._receipts_keep, self._link.has_columnstore)
 
     @property
     def is_busy(self) -> bool:

@@ -1,11 +1,9 @@
-"""``citynet rules``: check rule files, show what they come to; `score` is in `cli_score`."""
+"""``citynet rules``: check rule files, show what they come to; the others are in modules of their own."""
 
 from __future__ import annotations
 
 import json
 import sys
-import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,14 +11,19 @@ import typer
 
 from citynet.errors import ConfigError
 from citynet.runtime.command import EXIT_FAILURE, JsonOption, command
+from citynet_rules.cli_arm import arm, list_armed
+from citynet_rules.cli_replay import replay
 from citynet_rules.cli_score import score
+from citynet_rules.cli_table import table
 from citynet_rules.kinds import KINDS
 from citynet_rules.rule import Rule
-from citynet_rules.rulefile import SUFFIXES
-from citynet_rules.spec import RuleSet, library_paths, load_rules
+from citynet_rules.spec import RuleSet, load_rules, rule_files
 
-app = typer.Typer(help="Check and show alert rules; score recorded data.", no_args_is_help=True)
+app = typer.Typer(help="Check and show alert rules; replay, score and arm them.", no_args_is_help=True)
 app.command()(score)
+app.command()(replay)
+app.command()(arm)
+app.command("list")(list_armed)
 
 PathsArgument = Annotated[
     list[Path] | None,
@@ -67,22 +70,6 @@ def show(paths: PathsArgument = None, as_json: JsonOption = False) -> None:
     print(table([header, *(row(rule) for rule in rules)]))
 
 
-def rule_files(paths: Sequence[Path] | None) -> list[Path]:
-    """The files to read; a folder stands for the rule files directly in it, in order of their names."""
-    if not paths:
-        return library_paths()
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found = sorted(inner for inner in path.iterdir() if inner.suffix in SUFFIXES)
-            if not found:
-                raise ConfigError([f"{path}: no rule files ({', '.join(SUFFIXES)}) in this folder"])
-            files += found
-        else:
-            files.append(path)
-    return files
-
-
 def described(rule: Rule, rules: RuleSet) -> dict[str, Any]:
     """A rule with the values that hold when it is evaluated, defaults filled in, and its origin."""
     facts = {key: value for key, value in KINDS[rule.kind].facts(rule).items() if key != "unit"}
@@ -100,16 +87,3 @@ def row(rule: Rule) -> tuple[str, ...]:
         limits = ", ".join(f"{key} {value}" for key, value in facts.items() if value is not None and key != "unit")
     clause = f" {rule.clause}" if rule.clause else ""
     return rule.id, rule.version, rule.kind, rule.metric, limits, rule.standard + clause, rule.edition, rule.status
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; a Chinese character is two wide."""
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell + " " * (w - _width(cell)) for cell, w in zip(cells, widths, strict=True)) for cells in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -1,4 +1,4 @@
-"""``citynet rules score``: severities of recorded series and of tables of sensors."""
+"""``citynet rules score``: severities of recorded series and of tables of sensors; `--truth` is in `cli_truth`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ import typer
 
 from citynet.batch import F64
 from citynet.errors import CitynetError
-from citynet.runtime.command import JsonOption, command
+from citynet.runtime.command import ConfigOption, JsonOption, command
 from citynet_rules.cli_csv import CsvTable, reading, writing
+from citynet_rules.cli_replay import NewOption, RulesOption
+from citynet_rules.cli_truth import Asked, score_truth
 from citynet_rules.detect import ensemble
 from citynet_rules.detect.ensemble import SeriesDetector
 from citynet_rules.detect.table import (
@@ -29,6 +31,7 @@ from citynet_rules.detect.table import (
     TableDetector,
     learn,
 )
+from citynet_rules.proof import score as score_defaults
 
 PIECE_ROWS = 4096
 PROGRESS_ROWS = 100_000
@@ -44,20 +47,53 @@ OutOption = Annotated[Path | None, typer.Option(help="Folder (--corpus) or file 
 SkipOption = Annotated[
     list[str] | None, typer.Option(help="With --table: a column that is no sensor; may be repeated.")
 ]
+TruthOption = Annotated[Path | None, typer.Option(help="Truth file of a simulated city.")]
+RecordedOption = Annotated[
+    Path | None, typer.Option(help="With --truth: the run's own readings file instead of the database.")
+]
+FromOption = Annotated[str | None, typer.Option("--from", help="With --truth: begin (default: the run's).")]
+ToOption = Annotated[str | None, typer.Option("--to", help="With --truth: end (default: the newest reading).")]
+OperatorsOption = Annotated[int, typer.Option(min=1, help="With --truth: operators on duty.")]
+KeepOption = Annotated[
+    str | None, typer.Option(help="With --truth: keep the scores in the database, under this author, for arming.")
+]
+ToleranceOption = Annotated[
+    float, typer.Option(min=0, help="With --truth: seconds by which an alert may miss an incident's time.")
+]
 
 
 @command
 def score(
+    *,
     corpus: CorpusOption = None,
     table: TableOption = None,
     warmup: WarmupOption = None,
     out: OutOption = None,
     skip: SkipOption = None,
+    truth: TruthOption = None,
+    recorded: RecordedOption = None,
+    from_text: FromOption = None,
+    to_text: ToOption = None,
+    rules: RulesOption = None,
+    new: NewOption = None,
+    operators: OperatorsOption = 1,
+    tolerance_s: ToleranceOption = score_defaults.TOLERANCE_US / 1e6,
+    keep_by: KeepOption = None,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Severity 0..1 of every row, strictly in order: of a corpus of series, or of a table of sensors."""
-    if (corpus is None) == (table is None):
-        raise typer.BadParameter("give either --corpus or --table")
+    """Severity 0..1 of every row of recorded data, strictly in order; or, with --truth, how good rules are."""
+    if sum(source is not None for source in (corpus, table, truth)) != 1:
+        raise typer.BadParameter("give one of --corpus, --table and --truth")
+    if truth is not None:
+        if out is not None or warmup is not None or skip:
+            raise typer.BadParameter("--truth takes neither --out nor --warmup nor --skip")
+        score_truth(
+            Asked(truth, recorded, from_text, to_text, rules, new, operators, tolerance_s, keep_by, config, as_json)
+        )
+        return
+    if any((recorded, from_text, to_text, rules, new, keep_by)):
+        raise typer.BadParameter("--recorded, --from, --to, --rules, --new and --keep-by belong to --truth")
     if corpus is not None:
         if out is None or warmup is not None or skip:
             raise typer.BadParameter("--corpus needs --out, and takes neither --warmup nor --skip")

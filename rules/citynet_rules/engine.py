@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -61,10 +61,10 @@ class Engine:
 
     def __init__(self, rules: RuleSet) -> None:
         self._series = SeriesTable()
-        by_kind: dict[str, list[Rule]] = defaultdict(list)
+        by_kind: dict[tuple[str, str], list[Rule]] = defaultdict(list)
         for rule in rules:
-            by_kind[rule.kind].append(rule)
-        self._groups = [Group(KINDS[name], of_kind) for name, of_kind in sorted(by_kind.items())]
+            by_kind[rule.kind, rule.mode].append(rule)
+        self._groups = [Group(KINDS[name], of_kind) for (name, _), of_kind in sorted(by_kind.items())]
         self._ids: dict[tuple[str, str], int] = {}
         self._names: dict[int, tuple[str, str]] = {}
 
@@ -113,7 +113,13 @@ class Engine:
         segments = self._segments(batch, start, slot, late)
         if not len(segments):
             return Fed(quality, [])
-        found = [self._dress(group, group.kernel.feed(group.pairs, segments)) for group in self._groups]
+        muted = replace(
+            segments, flags=np.zeros_like(segments.flags)
+        )  # rules in shadow leave no mark on what is stored
+        found = [
+            self._dress(group, group.kernel.feed(group.pairs, muted if group.is_shadow else segments))
+            for group in self._groups
+        ]
         self._series.move(segments)
         quality[slice(None) if late is None else ~late] |= segments.flags
         return Fed(quality, sorted((t for some in found for t in some), key=order))
@@ -190,10 +196,10 @@ class Engine:
         fed = [np.frombuffer(snapshot.ids, "<i4").astype(np.int32) for snapshot in snapshots]
         if any(len(np.unique(ids)) != len(ids) for ids in fed):
             raise CitynetError("rules snapshot: a series stands twice")
-        tables = [{table.kind: table for table in snapshot.tables} for snapshot in snapshots]
         for group in self._groups:
-            for of_part in tables:
-                group.check(of_part.get(group.kind.name))
+            for snapshot in snapshots:
+                for table in snapshot.of_kind(group.kind.name):
+                    group.check(table)
         self._series.reset()
         for part, snapshot, ids in reversed(list(zip(parts, snapshots, fed, strict=True))):
             taken = part.has(ids)
@@ -202,7 +208,11 @@ class Engine:
         for source, watermark_us in _lowest_watermarks(parts, snapshots).items():
             self._series.pass_time(source, watermark_us)
         for group in self._groups:
-            kept = [(part, of_part.get(group.kind.name)) for part, of_part in zip(parts, tables, strict=True)]
+            kept = [
+                (part, table)
+                for part, snapshot in zip(parts, snapshots, strict=True)
+                for table in snapshot.of_kind(group.kind.name)
+            ]
             group.load(kept, self._series.ids)
 
     def _check_names(self, given: Iterable[SeriesInfo]) -> None:

@@ -1,4 +1,4 @@
-"""All rules of one kind in an engine: their pairs, their kernel, and states that wait for their series to be bound."""
+"""All rules of one kind and mode in an engine: their pairs, their kernel, and states that wait for their series to be bound."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from citynet_rules.transition import standing
 
 
 class Group:
-    """One kind's rules and what is known of each (rule, series) pair."""
+    """One kind's rules of one mode and what is known of each (rule, series) pair."""
 
     def __init__(self, kind: Kind, rules: Sequence[Rule]) -> None:
         self.kind = kind
         self.rules = list(rules)
+        self.is_shadow = rules[0].mode == "shadow"
         self.facts = [standing(rule, kind.facts(rule)) for rule in rules]
         self.kernel = kind.kernel(rules)
         self.pairs = Pairs(kind.state)
@@ -61,10 +62,10 @@ class Group:
             state=state[order].tobytes(),
         )
 
-    def load(self, tables: Sequence[tuple[Part, KindTable | None]], ids: I32) -> None:
+    def load(self, tables: Sequence[tuple[Part, KindTable]], ids: I32) -> None:
         """Replace all states by what the parts take of their tables, the first one's where two have one; where there is
         none (or a rule has changed) they are fresh."""
-        fitting = [(part, table) for part, table in tables if table is not None and table.layout == self._layout()]
+        fitting = [(part, table) for part, table in tables if table.layout == self._layout()]
         read = [self._read(part, table) for part, table in fitting]
         keys = np.concatenate([np.empty(0, np.int64), *(keys for keys, _ in read)])
         rows = np.concatenate([np.empty(0, self.kind.state), *(rows for _, rows in read)])
@@ -74,9 +75,9 @@ class Group:
         self._adopt(state, _keys(self.pairs.rule, ids[self.pairs.slot]))
         self.pairs.state[:] = state
 
-    def check(self, table: KindTable | None) -> None:
+    def check(self, table: KindTable) -> None:
         """Raise `CitynetError` if `load` could not read `table`."""
-        if table is None or table.layout != self._layout():
+        if table.layout != self._layout():
             return
         old = np.frombuffer(table.rule, "<i4")
         fits = len(table.state) == len(old) * self.kind.state.itemsize

@@ -11,10 +11,10 @@ import re
 from functools import cached_property
 from hashlib import blake2b
 from string import Formatter
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from citynet.ids import is_id
 
@@ -25,6 +25,9 @@ COLOURS_ZH = ("蓝色", "黄色", "橙色", "红色")
 # P read in the primary text, Q quoted by a secondary page, C seen in public code or data, U unverified own
 # knowledge, D design proposal. A rule carries the weakest mark of its numbers.
 Status = Literal["P", "Q", "C", "U", "D"]
+
+# A rule in shadow is evaluated and its alerts are kept; nobody is shown them unless they ask, and it flags no readings.
+Mode = Literal["live", "shadow"]
 
 PLACEHOLDERS = frozenset({"value", "limit", "unit", "device", "metric", "since"})
 DELAY_S_MAX = 30 * 86_400.0  # a delay beyond 30 days is a typing error, not a rule
@@ -50,6 +53,21 @@ def microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
+class ScoreFloor(BaseModel):
+    """What a rule must have reached, at least, in its last kept score before it may be armed live."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    precision: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    recall: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.precision is None and self.recall is None:
+            raise ValueError("needs precision, recall or both")
+        return self
+
+
 class Rule(BaseModel):
     """The fields of every rule. `status` is the weakest mark of the rule's numbers, `source` the place they were
     read."""
@@ -72,6 +90,8 @@ class Rule(BaseModel):
     jurisdiction: Line = "CN"
     status: Status
     source: Optional = ""
+    mode: Mode = "live"
+    score_floor: ScoreFloor | None = None
     guidance_zh: Prose = ""
     guidance_en: Prose = ""
     template_zh: Annotated[str, Field(max_length=500)] = ""
@@ -128,8 +148,15 @@ class Rule(BaseModel):
     def fingerprint(self) -> str:
         """Names everything a kept state depends on: id, version, kind, metric and the kind's own fields.
 
-        Titles, guidance, sources and the device globs may change without losing what is pending or open.
+        Titles, guidance, sources, mode and the device globs may change without losing what is pending or open.
         """
         own = type(self).model_fields.keys() - Rule.model_fields.keys()
         facts = self.model_dump(include={"id", "version", "kind", "metric", *own})
+        return blake2b(msgspec.json.encode(facts, order="deterministic"), digest_size=16).hexdigest()
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the whole rule as it is written: what somebody decides to arm. `mode` is left out, so that a decision made
+        for a rule in shadow, and its score, are of the same text."""
+        facts = self.model_dump(mode="json", exclude={"mode"})
         return blake2b(msgspec.json.encode(facts, order="deterministic"), digest_size=16).hexdigest()

@@ -37,6 +37,10 @@ class Snapshot(msgspec.Struct, frozen=True):
     watermarks: dict[str, int]
     tables: list[KindTable]
 
+    def of_kind(self, kind: str) -> list[KindTable]:
+        """The tables of a kind: one of its live rules and one of those in shadow, where there are any."""
+        return [table for table in self.tables if table.kind == kind]
+
 
 @dataclass(frozen=True)
 class Part:

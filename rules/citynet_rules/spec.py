@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from citynet.errors import ConfigError
 from citynet_rules.kinds import KINDS
 from citynet_rules.rule import Rule
-from citynet_rules.rulefile import Key, RuleFile, RuleFileError, read
+from citynet_rules.rulefile import SUFFIXES, Key, RuleFile, RuleFileError, read
 
 RULES_MAX = 10_000
 TABLE = "rule"
@@ -37,6 +37,22 @@ class RuleSet:
 def library_paths() -> list[Path]:
     """The shipped packs, one file a domain, in order of their names."""
     return sorted(_LIBRARY.glob("*.toml"))
+
+
+def rule_files(paths: Sequence[Path] | None) -> list[Path]:
+    """The files to read; a folder stands for the rule files directly in it, in order of their names."""
+    if not paths:
+        return library_paths()
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(inner for inner in path.iterdir() if inner.suffix in SUFFIXES)
+            if not found:
+                raise ConfigError([f"{path}: no rule files ({', '.join(SUFFIXES)}) in this folder"])
+            files += found
+        else:
+            files.append(path)
+    return files
 
 
 def load_rules(paths: Sequence[Path]) -> RuleSet:
@@ -67,6 +83,13 @@ def load_rules(paths: Sequence[Path]) -> RuleSet:
     if problems:
         raise ConfigError(problems)
     return RuleSet(tuple(rules), origins)
+
+
+def replaced(rules: RuleSet, over: RuleSet) -> RuleSet:
+    """`rules` with those of `over` in place of the ones with the same id, and the others of `over` after them."""
+    new = {rule.id: rule for rule in over}
+    kept = tuple(new.pop(rule.id, rule) for rule in rules)
+    return RuleSet(kept + tuple(new.values()), {**rules.origins, **over.origins})
 
 
 def _strangers(source: RuleFile) -> list[Problem]:

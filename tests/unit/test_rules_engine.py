@@ -400,3 +400,47 @@ def test_snapshot_and_restore_of_a_city() -> None:
 def test_the_library_is_found() -> None:
     assert [path.name for path in library_paths()] == ["device.toml", "drainage.toml", "gas.toml", "water.toml"]
     assert all(isinstance(path, Path) for path in library_paths())
+
+
+RANGE = {
+    "id": "impossible", "version": "1", "kind": "range", "title_zh": "x", "title_en": "x", "domain": "device",
+    "metric": "ch4_lel", "unit": "%LEL", "standard": "s", "edition": "1", "status": "D", "level": "blue", "high": 100.0,
+}  # fmt: skip
+
+
+def impossible(mode: str) -> RuleSet:
+    return RuleSet((KINDS["range"].model.model_validate({**RANGE, "mode": mode}),))
+
+
+def test_a_rule_in_shadow_says_the_same_and_flags_nothing() -> None:
+    live, shadow = engine(impossible("live")), engine(impossible("shadow"))
+    batch = rows((4, 10, 5), (4, 20, 140), (4, 30, 141))
+    told, kept = live.feed(batch), shadow.feed(batch)
+    assert told.transitions == kept.transitions
+    assert [t.kind for t in told.transitions] == ["raise"]
+    assert (told.quality != 0).tolist() == [False, True, True]
+    assert kept.quality.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("before", "after"), [("shadow", "live"), ("live", "shadow")])
+def test_a_rule_that_leaves_the_shadow_knows_what_it_knew(before: str, after: str) -> None:
+    first = engine(impossible(before))
+    (raised,) = first.feed(rows((4, 10, 140))).transitions
+    second = engine(impossible(after))
+    second.restore(first.snapshot())
+    assert [alert.alert_id for alert in second.open_alerts()] == [raised.alert_id]
+    (cleared,) = second.feed(rows((4, 20, 5))).transitions
+    assert (cleared.kind, cleared.alert_id) == ("clear", raised.alert_id)
+
+
+def test_live_and_shadow_rules_of_one_kind_keep_apart() -> None:
+    other = KINDS["range"].model.model_validate({**RANGE, "id": "other", "high": 120.0, "mode": "shadow"})
+    rules = RuleSet((*impossible("live"), other))
+    first = engine(rules)
+    assert len(first.feed(rows((4, 10, 140))).transitions) == 2
+    second = engine(rules)
+    second.restore(first.snapshot())
+    assert second.snapshot() == first.snapshot()
+    fed = second.feed(rows((4, 20, 110)))
+    assert [(t.rule, t.kind) for t in fed.transitions] == [("other", "clear")]
+    assert fed.quality[0] != 0, "the live rule flags"

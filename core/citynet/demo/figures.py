@@ -16,7 +16,10 @@ SELECT coalesce(sum(greatest(claimed, seq)), 0), coalesce(sum(stored), 0), coale
        coalesce(sum(lost), 0), coalesce(sum(noted), 0), coalesce(sum(greatest(claimed, seq) - seq), 0)
 FROM stream_cursor
 """
-_ALERTS = "SELECT count(*) FILTER (WHERE cleared_at IS NULL), count(*), extract(epoch FROM min(recorded_at)) FROM alert"
+_ALERTS = (
+    "SELECT count(*) FILTER (WHERE cleared_at IS NULL), count(*), extract(epoch FROM min(recorded_at))"
+    " FROM alert WHERE mode = 'live'"
+)
 # Newest reading of a sample of series: an index look-up each, however long the demo has been running.
 _NEWEST = """
 SELECT extract(epoch FROM max(r.time))
@@ -31,7 +34,10 @@ WHERE s.metric <> 'gateway_uptime_s'
 _DEVICE_READINGS = """
 SELECT count(*) FROM reading r JOIN series s ON s.id = r.series_id WHERE s.metric <> 'gateway_uptime_s'
 """
-_RAISED = "SELECT rule_id, object, level_max::int, (extract(epoch FROM raised_at) * 1000000)::bigint FROM alert"
+_RAISED = (
+    "SELECT rule_id, object, level_max::int, (extract(epoch FROM raised_at) * 1000000)::bigint"
+    " FROM alert WHERE mode = 'live'"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import sys
 from collections.abc import Callable
@@ -42,3 +43,14 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 def start_logging(config: Path | None, role: str) -> None:
     """Configure logging from the settings file."""
     log.configure(load(LogSettings, config), role)
+
+
+def moment(option: str, text: str) -> dt.datetime:
+    """A point in time in ISO 8601. Raises: typer.BadParameter (exit 2)."""
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text[:80]!r} is no date and time in ISO 8601", param_hint=option) from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter(f"{text[:80]!r} needs a time zone, such as Z", param_hint=option)
+    return moment.astimezone(dt.UTC)

@@ -228,13 +228,5 @@ def _alert_row(transition: Transition, rule: Rule) -> dict[str, object]:
         "title_en": rule.title_en,
         "text_zh": transition.text_zh,
         "text_en": transition.text_en,
+        "mode": rule.mode,
     }
-
-
-def arm(connection: Connection, rules: RuleSet) -> None:
-    """Keep the rules as they are armed now, for those who read alerts later; close the alerts of rules that are gone."""
-    with connection.transaction(), connection.cursor() as cursor:
-        rows = [{"id": r.id, "version": str(r.version), "body": Jsonb(r.model_dump(mode="json"))} for r in rules.rules]
-        cursor.executemany(sql.text("rule_add"), rows)
-        cursor.execute("SELECT lock_transitions()")
-        cursor.execute(sql.text("alerts_disarm"), {"armed": [rule.id for rule in rules.rules]})

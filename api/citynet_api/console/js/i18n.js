@@ -46,6 +46,10 @@ const WORDS = {
     "{time} 发现两台设备使用同一网关编号 {object}，请停用其中一台。",
     "At {time} two machines were seen under the gateway id {object}. Take one of them off.",
   ],
+  "event.rules_refused": [
+    "{time} {object} 重新读取规则文件时发现错误：原有规则继续运行，改动没有生效。请查看日志或运行 citynet rules check。",
+    "At {time} {object} refused the edited rule files: the armed rules go on, the change is not in force. See its log, or run citynet rules check.",
+  ],
   "banner.silent": [
     "已经 {age} 没有收到任何数据批次。没有新告警不等于平安，请检查网关和采集服务。",
     "No data has arrived for {age}. No new alerts does not mean all is well: check gateways and ingest.",

@@ -5,4 +5,4 @@ SELECT (SELECT count(*) FROM gateway), (SELECT count(*) FROM gateway WHERE onlin
        (SELECT count(*) FROM dead_letter WHERE redriven_at IS NULL),
        (SELECT coalesce(sum(records * times), 0) FROM dead_letter WHERE redriven_at IS NULL),
        (SELECT count(*) FROM loss), (SELECT coalesce(sum(count), 0) FROM loss),
-       (SELECT count(*) FROM alert WHERE cleared_at IS NULL)
+       (SELECT count(*) FROM alert WHERE cleared_at IS NULL AND mode = 'live')
