@@ -12,6 +12,7 @@ import typer
 from citynet.cli import LazyGroup
 from citynet.runtime.cli_config import check_all
 from citynet_rules.spec import load_rules
+from citynet_sim import scenario
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])
@@ -81,6 +82,8 @@ def test_examples_of_settings_and_rules_load(path: Path, tmp_path: Path) -> None
         example.write_text(block, encoding="utf-8")
         if "[[rule]]" in block:
             assert len(load_rules([example])) == block.count("[[rule]]")
+        elif block.startswith("about ="):
+            assert scenario.parse("example", str(example), block).about
         else:
             assert check_all(example)[1] == []
 
