@@ -83,7 +83,7 @@ def test_examples_of_settings_and_rules_load(path: Path, tmp_path: Path) -> None
         if "[[rule]]" in block:
             assert len(load_rules([example])) == block.count("[[rule]]")
         elif block.startswith("about ="):
-            assert scenario.parse("example", str(example), block).about
+            assert scenario.parse("example", str(example), block).file.about
         else:
             assert check_all(example)[1] == []
 
