@@ -141,9 +141,9 @@ def test_one_broken_watermark_slot_costs_one_save() -> None:
     files = make_spool()
     spool = SegmentSpool(FOLDER, SETTINGS, EPOCH + 1, files)
     spool.ack(TELEMETRY, EPOCH, 3)
-    spool.save()  # generation 2: the first slot
+    spool.save()  # generation 3, after that of the opening: the second slot
     spool.close()
     handle = files.open(FOLDER / "watermark")
-    handle.pwrite(b"\xff" * 24, 0)
+    handle.pwrite(b"\xff" * 24, 65_536)
     again = SegmentSpool(FOLDER, SETTINGS, EPOCH + 2, files)
     assert [span.acked for span in again.spans(TELEMETRY) if span.epoch == EPOCH] == [0]

@@ -35,6 +35,7 @@ class Epoch:
     acked: int = 0
     claimed: int = 0
     synced: int = 0
+    tail_bytes: int = 0  # of the last segment, as the watermark knows it; 0: it must be scanned
     segments: list[Segment] = field(default_factory=list)
 
     @property

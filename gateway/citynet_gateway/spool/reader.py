@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from citynet.notes import LossNote, Note, RawNote
@@ -16,6 +17,7 @@ from citynet_gateway.spool.ledger import Epoch, Segment
 from citynet_gateway.spool.port import Frame, Run
 from citynet_gateway.spool.segment import Raw, SegmentName, decode_header, scan, seed_of
 
+CHUNK_BYTES = 128 << 10
 READ_FAILURES_MAX = 5  # then the rest of the segment counts as damaged: a dead sector must not stop the stream
 SERVER_REGRESSION = "server_regression"
 SPOOL_REGRESSION = "spool_regression"
@@ -28,14 +30,15 @@ _NOTE_BYTES = 160
 class Reader:
     """A position in one stream. Reading on is sequential; going back costs one scan of a segment.
 
-    Memory: the unread rest of one segment.
+    Memory: `CHUNK_BYTES` of a segment, or one frame where that is larger.
     """
 
     def __init__(self, files: Files, folder: Path) -> None:
         self._files = files
         self._folder = folder
         self._name: SegmentName | None = None
-        self._loaded = 0  # bytes of the segment taken from the file so far
+        self._taken = 0  # offset in the segment behind what was taken from the file and scanned
+        self._chunk_at = 0  # offset of the bytes being scanned
         self._frames: Iterator[Raw] = iter(())
         self._frame: Frame | None = None  # the latest one; the next read may begin inside it
         self._failures = 0
@@ -87,10 +90,12 @@ class Reader:
         while frame is None or frame.last < seq:
             raw = next(self._frames, None)
             if raw is None:
-                if self._loaded >= segment.size:
+                if self._taken >= segment.size:
                     return None
                 self._load(segment)
                 continue
+            if self._taken < segment.size:  # a part of it, or it has grown since
+                self._taken = self._chunk_at + raw.end
             frame = raw.frame()
             if frame.last > segment.last:
                 return None
@@ -98,15 +103,32 @@ class Reader:
         return frame
 
     def _rewind(self, segment: Segment) -> None:
-        self._name, self._loaded, self._frame, self._frames = segment.name, 0, None, iter(())
+        self._name, self._frame, self._frames = segment.name, None, iter(())
+        self._taken = self._chunk_at = 0
 
     def _load(self, segment: Segment) -> None:
-        """Take what the segment holds beyond what was taken before.
+        """Take the next bytes of the segment: enough for a whole frame, to the segment's end where nothing but damage follows.
 
-        It ends with a whole frame: only synced bytes count.
+        The segment ends with a whole frame: only synced bytes count.
         """
+        seed, size_max = seed_of(segment.name), CHUNK_BYTES
+        while True:
+            data = self._bytes(segment, min(size_max, segment.size - self._taken))
+            is_all = len(data) < size_max or self._taken + len(data) >= segment.size
+            start = decode_header(data)[0] if self._taken == 0 else 0
+            frames = scan(data, start, seed, is_all=is_all)
+            first = next(frames, None)
+            if first is not None or is_all:
+                break
+            size_max *= 4
+        self._chunk_at = self._taken
+        self._frames = chain((first,), frames) if first is not None else frames
+        if is_all:
+            self._taken = segment.size
+
+    def _bytes(self, segment: Segment, size: int) -> bytes:
         try:
-            data = self._files.read(self._folder / str(segment.name), self._loaded, segment.size - self._loaded)
+            data = self._files.read(self._folder / str(segment.name), self._taken, size)
         except FileNotFoundError:
             data = b""
         except OSError:
@@ -115,9 +137,7 @@ class Reader:
                 raise
             data = b""
         self._failures = 0
-        start = decode_header(data)[0] if self._loaded == 0 else 0
-        self._frames = scan(data, start, seed_of(segment.name))
-        self._loaded = segment.size
+        return data
 
 
 class _RunBuilder:

@@ -132,21 +132,32 @@ class Raw:
         return seq0, seq0 + sum(len(group[3]) for group in groups) + len(notes) - 1, synced, token
 
 
-def scan(data: bytes, start: int, seed: int) -> Iterator[Raw]:
+def scan(data: bytes, start: int, seed: int, *, is_all: bool = True) -> Iterator[Raw]:
     """Every whole frame of `data` from offset `start` on; damage between frames is stepped over.
 
-    Each yielded frame's mark, length and CRC hold. The caller sees damage as a jump in the sequence numbers.
+    Each yielded frame's mark, length and CRC hold. The caller sees damage as a jump in the sequence numbers. Where the file
+    goes on behind `data` (not `is_all`), the scan stops at what may be a frame that is cut off.
     """
     at = start
     while True:
         raw = _frame_at(data, at, seed)
-        if raw is None:
-            at = data.find(_MARK, at + 1)
-            if at < 0:
-                return
+        if raw is not None:
+            yield raw
+            at = raw.end
             continue
-        yield raw
-        at = raw.end
+        if not is_all and _may_go_on(data, at):
+            return
+        at = data.find(_MARK, at + 1)
+        if at < 0:
+            return
+
+
+def _may_go_on(data: bytes, at: int) -> bool:
+    """Whether a frame that begins at `at` could end behind `data`."""
+    if at + FRAME_HEAD_BYTES > len(data):
+        return True
+    mark, length, _ = _FRAME.unpack_from(data, at)
+    return bool(mark == _MARK and length <= FRAME_BODY_BYTES_MAX and at + FRAME_HEAD_BYTES + length > len(data))
 
 
 def _frame_at(data: bytes, at: int, seed: int) -> Raw | None:

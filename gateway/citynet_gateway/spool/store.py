@@ -8,7 +8,7 @@ synced end. Bounds: `SpoolSettings`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from citynet.control import Claim, Stream
@@ -83,6 +83,9 @@ class SegmentSpool:
         self._streams: dict[Stream, _Stream] = {
             stream: self._open_stream(stream, found.epochs[stream], found.tokens[stream]) for stream in STREAMS
         }
+        if any(found.epochs.values()):
+            with suppress(OSError):
+                self.save()  # where the old epochs end, so that the next opening need not look again
 
     def _open_stream(self, stream: Stream, epochs: list[Epoch], tokens: list[bytes]) -> _Stream:
         live = Epoch(stream, self._watermark.opening, self._epoch, live=True)
@@ -199,7 +202,9 @@ class SegmentSpool:
             for epoch in self._streams[stream].epochs:
                 claimed = max(epoch.claimed, epoch.synced)
                 if claimed or epoch.acked:
-                    marks.append(Mark(epoch.opening, epoch.number, stream, epoch.acked, claimed))
+                    settled = epoch.segments and not epoch.live and epoch.synced == claimed
+                    tail_bytes = epoch.segments[-1].size if settled else 0
+                    marks.append(Mark(epoch.opening, epoch.number, stream, epoch.acked, claimed, tail_bytes))
         if len(marks) > MARKS_MAX:
             # Only a crash loop of weeks without a link gets here. An acknowledgement outweighs a claim.
             marks.sort(key=lambda mark: (mark.acked > 0, mark.opening))

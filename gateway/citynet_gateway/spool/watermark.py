@@ -19,7 +19,7 @@ from citynet.control import Stream
 from citynet_gateway.spool.files import File, Files, close_quietly, write_all
 
 SLOT_BYTES = 64 << 10
-MARKS_MAX = 1_024  # of at most 40 bytes: they fit a slot
+MARKS_MAX = 1_024  # of at most 45 bytes: they fit a slot
 _SLOT = struct.Struct("<8sQII")  # magic, generation, length, crc
 _MAGIC = b"CNWMK\x01\r\n"
 
@@ -27,7 +27,8 @@ _MAGIC = b"CNWMK\x01\r\n"
 class Mark(msgspec.Struct, frozen=True, array_like=True):
     """One epoch in one stream.
 
-    `acked` by the server, `claimed` towards it, `opening` gives the epochs' order.
+    `acked` by the server, `claimed` towards it, `opening` gives the epochs' order. `tail_bytes`: the size of the last segment
+    of an epoch that no longer grows; while it is that, the segment need not be read to know where the epoch ends.
     """
 
     opening: int
@@ -35,6 +36,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     stream: Stream
     acked: int
     claimed: int
+    tail_bytes: int = 0
 
 
 class _Body(msgspec.Struct, frozen=True, array_like=True):
