@@ -10,6 +10,7 @@ refuses are parked, unanswered, and bounded by the driver's own bound of unanswe
 
 from __future__ import annotations
 
+import errno
 import secrets
 import time
 from collections import deque
@@ -171,14 +172,17 @@ class Gateway:
                 metrics.DUPLICATES.inc()
                 item.needs[part.stream] = self._spool.appended(part.stream)
                 continue
-            if part.stream in self._refusing:
+            if part.stream in self._refusing and offer.waits:
                 refused.append(part)
                 continue
             judged = self._edge.judge(part, now_s)
             try:
                 if judged.kept or part.notes:
-                    self._spool.append(part.stream, judged.kept, part.notes, offer.token)
+                    self._spool.append(part.stream, judged.kept, part.notes, offer.token, waits=offer.waits)
             except SpoolFull as error:
+                if not offer.waits:
+                    metrics.REFUSED.inc()
+                    continue
                 self._full.failed(error)
                 self._refusing.add(part.stream)
                 refused.append(part)
@@ -272,6 +276,8 @@ class Gateway:
     def _storage_failed(self, error: OSError, now_s: float) -> None:
         metrics.SYNC_FAILURES.inc()
         self._storage.failed(error)
+        if error.errno == errno.ENOSPC and any(not item.offer.waits for item in self._unanswered):
+            self._spool.give_way()
         self._retry_at_s = now_s + self._retry_s * self._random.uniform(0.75, 1.25)
         self._retry_s = min(RETRY_S_MAX, 2 * self._retry_s)
 
@@ -367,12 +373,21 @@ class Gateway:
             metrics.SPOOL_RECORDS.labels(stream).set(left)
         metrics.SPOOL_BYTES.set(self._spool.used_bytes)
         metrics.LOST.set(self._spool.lost_records)
+        self._give_up_old(now_s)
         if not self._connected:
             return
         self._save(now_s)
         status = self._status(online=True)
         self._uplink.set_will(msgspec.structs.replace(status, online=False))
         self._uplink.send_status(status)
+
+    def _give_up_old(self, now_s: float) -> None:
+        try:
+            self._spool.expire()
+        except OSError as error:
+            self._storage_failed(error, now_s)
+        for reason, count in self._spool.given_up.items():
+            metrics.GIVEN_UP.labels(reason).set(count)
 
     def _save(self, now_s: float) -> None:
         """What the status is about to claim must be known after a power cut: then a loss below us shows."""

@@ -99,7 +99,13 @@ class GatewaySettings(Table):
     sync_records_max: int = Field(256, ge=1, le=4096, description="pending records that make a sync due at once")
     segment_bytes: int = Field(4 << 20, ge=64 << 10, le=8 << 20, description="size at which a segment is closed")
     spool_bytes_max: int = Field(
-        1 << 30, ge=8 << 20, le=1 << 40, description="cap of the spool; at the cap sources are not answered"
+        1 << 30,
+        ge=8 << 20,
+        le=1 << 40,
+        description="cap of the spool; at the cap sources are not answered, for those that cannot wait the oldest gives way",
+    )
+    spool_age_max_h: float = Field(
+        0.0, ge=0, le=87_600, description="telemetry kept longer, in hours of operation, is given up; 0 keeps it"
     )
     window: int = Field(8, ge=1, le=256, description="unacknowledged batches per stream")
     batch_readings_max: int = Field(500, ge=1, le=4000, description="records of one batch")
@@ -157,7 +163,11 @@ class GatewaySettings(Table):
         return self.data_dir / "spool"
 
     def spool_settings(self) -> SpoolSettings:
-        return SpoolSettings(segment_bytes=self.segment_bytes, bytes_max=self.spool_bytes_max)
+        return SpoolSettings(
+            segment_bytes=self.segment_bytes,
+            bytes_max=self.spool_bytes_max,
+            age_max_s=round(self.spool_age_max_h * 3600),
+        )
 
     def limits(self) -> Limits:
         return Limits(self.window, self.resend_after_s, self.resend_after_s_max)

@@ -14,6 +14,7 @@ from citynet_gateway.spool import SegmentSpool, SpoolFull, SpoolLocked, SpoolSet
 from citynet_gateway.spool.files import LocalFiles
 from citynet_gateway.spool.inspect import inspect
 from citynet_gateway.spool.reader import CHUNK_BYTES, READ_FAILURES_MAX
+from citynet_gateway.spool.watermark import SLOT_BYTES
 from tests.sim_files import SimFiles
 
 SMALL = SpoolSettings(segment_bytes=600, bytes_max=40_000, tokens_max=4)
@@ -332,4 +333,96 @@ def test_an_old_epoch_whose_last_segment_has_changed_is_scanned_again(tmp_path: 
     spool = SegmentSpool(tmp_path, SMALL, 4)
     assert spool.report.regression_records == 1
     assert values(spool, 1) == [float(k) for k in range(11)]
+    spool.close()
+
+
+def losses(spool: SegmentSpool, epoch: int, seq: int = 1) -> list[LossNote]:
+    found: list[LossNote] = []
+    while (run := spool.read(TELEMETRY, epoch, seq, 100, 1 << 20)) is not None:
+        found += [note for _, note in run.notes if isinstance(note, LossNote)]
+        seq = run.last + 1
+    return found
+
+
+def fill_up(spool: SegmentSpool) -> int:
+    """Until a source that can wait is refused; the number of records."""
+    count = 0
+    try:
+        while True:
+            fill(spool, 1, first=count)
+            count += 1
+    except SpoolFull:
+        return count
+
+
+def test_for_a_source_that_cannot_wait_the_oldest_telemetry_gives_way(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SMALL, 1)
+    count = fill_up(spool)
+    for k in range(count, count + 200):
+        spool.append(TELEMETRY, readings(k), [], waits=False)
+        spool.sync(TELEMETRY)
+        assert spool.used_bytes <= SMALL.bytes_max
+        with pytest.raises(SpoolFull):  # what gave way is not taken by those that can wait
+            spool.append(TELEMETRY, readings(-1), [])
+    (loss,) = losses(spool, 1)
+    assert (loss.first, loss.reason) == (1, "spool_full")
+    assert spool.given_up == {"spool_full": loss.span}
+    assert values(spool, 1) == [float(k) for k in range(loss.last, count + 200)]
+    spool.close()
+    spool = SegmentSpool(tmp_path, SMALL, 2)
+    assert losses(spool, 1) == [loss]
+    spool.ack(TELEMETRY, 1, loss.last)
+    assert losses(spool, 1, loss.last + 1) == []
+    spool.close()
+
+
+def test_an_alarm_that_cannot_wait_displaces_telemetry(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SMALL, 1)
+    fill_up(spool)
+    for k in range(400):
+        spool.append(ALARM, readings(k), [], waits=False)
+        spool.sync(ALARM)
+    assert losses(spool, 1)[0].reason == "spool_full"
+    assert spool.synced(ALARM) == 400
+    assert spool.used_bytes <= SMALL.bytes_max
+    spool.close()
+
+
+def test_a_loss_is_written_on_a_full_disk_before_anything_is_removed(tmp_path: Path) -> None:
+    files = SimFiles()
+    spool = SegmentSpool(SIM, SMALL, 1, files)
+    count = fill_up(spool)
+    assert files.size(SIM / "watermark") >= 2 * SLOT_BYTES, "room for the loss is taken beforehand"
+    files.faults["datasync"] = [OSError(errno.EIO, "planned")]
+    before = set(files.names(SIM))
+    assert not spool.give_way()
+    assert set(files.names(SIM)) == before
+    assert losses(spool, 1) == []
+    assert spool.give_way()
+    files.kill()
+    spool = SegmentSpool(SIM, SMALL, 2, files)
+    (loss,) = losses(spool, 1)
+    assert values(spool, 1) == [float(k) for k in range(loss.last, count)]
+
+
+def test_what_is_too_old_is_given_up_by_a_clock_that_nobody_sets(tmp_path: Path) -> None:
+    now_s = 0.0
+    settings = SpoolSettings(segment_bytes=600, bytes_max=40_000, tokens_max=4, age_max_s=100)
+    spool = SegmentSpool(tmp_path, settings, 1, monotonic_s=lambda: now_s)
+    fill(spool, 30)
+    now_s = 90.0
+    fill(spool, 30, first=30)
+    spool.expire()
+    assert losses(spool, 1) == []
+    spool.save()
+    spool.close()
+    spool = SegmentSpool(tmp_path, settings, 2, monotonic_s=lambda: 5_000.0 + now_s)  # another boot
+    spool.expire()
+    assert losses(spool, 1) == []
+    now_s = 101.0
+    spool.expire()
+    (loss,) = losses(spool, 1)
+    assert (loss.first, loss.reason) == (1, "spool_age")
+    assert 20 < loss.last <= 30
+    assert values(spool, 1) == [float(k) for k in range(loss.last, 60)]
     spool.close()

@@ -23,6 +23,9 @@ SERVER_REGRESSION = "server_regression"
 SPOOL_REGRESSION = "spool_regression"
 SEGMENT_DAMAGED = "segment_damaged"
 SEGMENT_MISSING = "segment_missing"
+SPOOL_FULL = "spool_full"
+SPOOL_AGE = "spool_age"
+GIVEN_UP = (SPOOL_FULL, SPOOL_AGE)  # the watermark names them by their place
 _READING_BYTES = 48  # estimates of the size in an envelope, to bound it
 _NOTE_BYTES = 160
 
@@ -62,9 +65,12 @@ class Reader:
         """What stands at `seq`: the frame that covers it, or the loss that begins there."""
         if seq > epoch.last:
             return None
+        if (drop := epoch.dropped_at(seq)) is not None:
+            return LossNote(seq, drop.last, drop.reason)
         at = bisect_right(epoch.segments, seq, key=lambda segment: segment.name.first) - 1
         if at < 0:
             end = epoch.segments[0].name.first - 1 if epoch.segments else epoch.last
+            end = min([end, *(drop.first - 1 for drop in epoch.drops if drop.first > seq)])
             if seq <= epoch.acked:  # acknowledged and removed here; the server forgot it
                 return LossNote(seq, min(end, epoch.acked), SERVER_REGRESSION)
             return LossNote(seq, end, SEGMENT_MISSING if epoch.segments else SPOOL_REGRESSION)
@@ -115,7 +121,7 @@ class Reader:
         while True:
             data = self._bytes(segment, min(size_max, segment.size - self._taken))
             is_all = len(data) < size_max or self._taken + len(data) >= segment.size
-            start = decode_header(data)[0] if self._taken == 0 else 0
+            start = decode_header(data).end if self._taken == 0 else 0
             frames = scan(data, start, seed, is_all=is_all)
             first = next(frames, None)
             if first is not None or is_all:

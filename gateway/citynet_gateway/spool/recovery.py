@@ -18,7 +18,8 @@ from pathlib import Path
 from citynet.control import Stream
 from citynet.wire import STREAMS
 from citynet_gateway.spool.files import File, Files, close_quietly, write_all
-from citynet_gateway.spool.ledger import Epoch, Segment
+from citynet_gateway.spool.ledger import Drop, Epoch, Segment
+from citynet_gateway.spool.reader import GIVEN_UP
 from citynet_gateway.spool.segment import TOKEN_BYTES, SegmentName, decode_header, parse_name, scan, seed_of
 from citynet_gateway.spool.watermark import Mark
 
@@ -127,6 +128,7 @@ def _from_marks(marks: Sequence[Mark]) -> dict[tuple[Stream, int, int], Epoch]:
             acked=mark.acked,
             claimed=mark.claimed,
             tail_bytes=mark.tail_bytes,
+            drops=[Drop(first, last, GIVEN_UP[code]) for first, last, code in mark.drops if code < len(GIVEN_UP)],
         )
         for mark in marks
         if mark.stream in STREAMS
@@ -147,7 +149,8 @@ def _book_regression(epoch: Epoch, report: Report) -> None:
 
     The reader declares it as the epoch's tail.
     """
-    report.regression_records += max(0, epoch.claimed - max(epoch.synced, epoch.acked))
+    known = max(epoch.synced, epoch.acked, *(drop.last for drop in epoch.drops), 0)
+    report.regression_records += max(0, epoch.claimed - known)
 
 
 def _size(files: Files, path: Path) -> int:
@@ -222,8 +225,10 @@ class _Opener:
         was being written when the power went: nothing of it was promised, so it ends the segment like any torn tail.
         """
         data = self._read(segment)
-        start, tokens = decode_header(data)
-        found = _Scan(segment.name.first - 1, start, start, deque(tokens, TOKENS_MAX))
+        header = decode_header(data)
+        start = header.end
+        segment.begun_s = header.begun_s or None
+        found = _Scan(segment.name.first - 1, start, start, deque(header.tokens, TOKENS_MAX))
         outlines = _Outlines(data, start, seed_of(segment.name))
         safe = max(outlines.synced_max, promised)
         for seq0, last, end, token in outlines:
