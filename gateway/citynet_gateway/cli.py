@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -29,6 +30,8 @@ from citynet_gateway.outputs import registry as outputs
 from citynet_gateway.pushed_config import PushedConfig
 from citynet_gateway.settings import GatewaySettings
 from citynet_gateway.spool import SegmentSpool
+from citynet_gateway.spool.export import Format as ExportFormat
+from citynet_gateway.spool.export import export
 from citynet_gateway.spool.files import LocalFiles
 from citynet_gateway.spool.inspect import EpochState, inspect
 from citynet_gateway.timekeeper import Timekeeper
@@ -122,6 +125,28 @@ def spool_verify(config: ConfigOption = None, data_dir: DataDirOption = None, as
     """Read every record and its checksum; exit 1 if any is damaged or missing. Reads only."""
     if _show(config, data_dir, as_json, verify=True):
         raise typer.Exit(1)
+
+
+@spool_app.command("export")
+@command
+def spool_export(
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    how: Annotated[
+        ExportFormat, typer.Option("--format", help="csv, jsonl: a record a line; batches: for POST.")
+    ] = "csv",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A new file instead of the terminal.")] = None,
+) -> None:
+    """Write out every record that the server has not acknowledged; also while the gateway runs. Reads only."""
+    settings = load(GatewaySettings, config, {"data_dir": data_dir})
+    try:
+        with contextlib.nullcontext(sys.stdout) if output is None else output.open("x", encoding="utf-8") as out:
+            count = export(LocalFiles(), settings.spool_dir, settings.id, how, out)
+    except FileExistsError:
+        raise CitynetError(f"{output}: exists already") from None
+    except OSError as error:
+        raise CitynetError(f"{error.filename or settings.spool_dir}: {error.strerror or error}") from None
+    print(f"{count} records", file=sys.stderr)
 
 
 def _show(config: Path | None, data_dir: Path | None, as_json: bool, *, verify: bool) -> int:

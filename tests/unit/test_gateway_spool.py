@@ -423,6 +423,6 @@ def test_what_is_too_old_is_given_up_by_a_clock_that_nobody_sets(tmp_path: Path)
     spool.expire()
     (loss,) = losses(spool, 1)
     assert (loss.first, loss.reason) == (1, "spool_age")
-    assert 20 < loss.last <= 30
+    assert 10 < loss.last <= 30
     assert values(spool, 1) == [float(k) for k in range(loss.last, 60)]
     spool.close()

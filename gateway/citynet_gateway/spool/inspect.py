@@ -8,13 +8,9 @@ from pathlib import Path
 from citynet.notes import LossNote
 from citynet_gateway.spool.files import Files
 from citynet_gateway.spool.ledger import Epoch
-from citynet_gateway.spool.reader import Reader
 from citynet_gateway.spool.recovery import recover
 from citynet_gateway.spool.store import WATERMARK
-from citynet_gateway.spool.watermark import WatermarkFile
-
-_RECORDS = 4_000
-_BYTES = 1 << 20
+from citynet_gateway.spool.watermark import Mark, WatermarkFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +36,7 @@ def inspect(files: Files, folder: Path, *, verify: bool) -> list[EpochState]:
     Raises:
         OSError: the folder or a segment cannot be read.
     """
-    names = files.names(folder)
-    marks = WatermarkFile(files, folder / WATERMARK).load() if WATERMARK in names else []
-    found = recover(files, folder, marks, repair=False)
+    found = recover(files, folder, load_marks(files, folder), repair=False)
     return [_state(files, folder, epoch, verify=verify) for epochs in found.epochs.values() for epoch in epochs]
 
 
@@ -55,13 +49,16 @@ def _state(files: Files, folder: Path, epoch: Epoch, *, verify: bool) -> EpochSt
         held=epoch.last - epoch.acked,
         segments=len(epoch.segments),
         bytes=sum(segment.size for segment in epoch.segments),
-        lost=_lost(Reader(files, folder), epoch) if verify else 0,
+        lost=_lost(files, folder, epoch) if verify else 0,
     )
 
 
-def _lost(reader: Reader, epoch: Epoch) -> int:
-    lost, seq = 0, epoch.acked + 1
-    while (run := reader.read(epoch, seq, _RECORDS, _BYTES)) is not None:
-        lost += sum(note.span for _, note in run.notes if isinstance(note, LossNote))
-        seq = run.last + 1
-    return lost
+def load_marks(files: Files, folder: Path) -> list[Mark]:
+    """What the watermark says now. OSError if there is no such folder."""
+    return WatermarkFile(files, folder / WATERMARK).load() if WATERMARK in files.names(folder) else []
+
+
+def _lost(files: Files, folder: Path, epoch: Epoch) -> int:
+    from citynet_gateway.spool.export import runs  # noqa: PLC0415  (it looks in here as well)
+
+    return sum(note.span for run in runs(files, folder, epoch) for _, note in run.notes if isinstance(note, LossNote))
