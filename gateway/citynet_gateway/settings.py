@@ -42,7 +42,18 @@ def _content_type(text: str) -> str:
     return text
 
 
-_LOOPBACK = BrokerEndpoint.model_validate({})
+class Endpoint(BrokerEndpoint, extra="forbid", frozen=True):
+    """A broker as a gateway may reach it."""
+
+    websocket_path: str | None = Field(
+        None,
+        pattern="^/",
+        max_length=200,
+        description="MQTT over WebSocket at this path, such as /mqtt; unset: plain MQTT",
+    )
+
+
+_LOOPBACK = Endpoint.model_validate({})
 
 
 class GatewaySettings(Table):
@@ -52,8 +63,8 @@ class GatewaySettings(Table):
 
     id: Annotated[str, AfterValidator(_identifier)] = Field("gateway", description="this gateway's identifier")
     data_dir: Path = Field(Path("gateway-data"), description="folder of the spool; on storage that honours flush")
-    uplink: BrokerEndpoint = Field(_LOOPBACK, description="the server's broker")
-    local: BrokerEndpoint = Field(
+    uplink: Endpoint = Field(_LOOPBACK, description="the server's broker")
+    local: Endpoint = Field(
         _LOOPBACK,
         description="the broker that devices publish to; its max_inflight_messages should reach receive_max",
     )
@@ -109,6 +120,13 @@ class GatewaySettings(Table):
     )
     window: int = Field(8, ge=1, le=256, description="unacknowledged batches per stream")
     batch_readings_max: int = Field(500, ge=1, le=4000, description="records of one batch")
+    batch_bytes_max: int = Field(256 << 10, ge=1 << 10, le=512 << 10, description="bytes of one batch, about")
+    uplink_bytes_s_max: int = Field(
+        0,
+        ge=0,
+        le=1 << 30,
+        description="cap of the uplink in bytes a second, on average; 0: none. Alarms are not held back",
+    )
     batch_age_ms_max: int = Field(
         500, ge=0, le=60_000, description="how long a small batch waits for more while another is on its way"
     )
