@@ -17,7 +17,7 @@ import typer
 
 from citynet.errors import CitynetError
 from citynet.runtime import metrics
-from citynet.runtime.command import ConfigOption, JsonOption, command, start_logging
+from citynet.runtime.command import EXIT_FAILURE, ConfigOption, JsonOption, command, start_logging
 from citynet.runtime.settings import load
 from citynet_gateway import service, timekeeper
 from citynet_gateway.cli_command import command_gateway, config_app
@@ -81,6 +81,45 @@ def begin_anew() -> NoReturn:
     """The same command again in this process: nothing of the former run is left, whatever hung in it."""
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (no shell is what we want)
+
+
+@app.command()
+@command
+def check(config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+    """Try brokers, clock, disk, certificate and serial ports; say what is wrong. Exit 1 if the gateway cannot work so."""
+    from citynet_gateway.check import findings  # noqa: PLC0415  (a gateway that runs does not need it)
+
+    settings = load(GatewaySettings, config, {"data_dir": data_dir})
+    found = []
+    for item in findings(settings):
+        found.append(item)
+        if not as_json:
+            print(f"{item.verdict:8} {item.what}: {item.text}", flush=True)
+    failed = any(item.verdict == "failed" for item in found)
+    if as_json:
+        print(json.dumps({"ok": not failed, "findings": [item.as_dict() for item in found]}, ensure_ascii=False))
+    if failed:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+@app.command()
+@command
+def top(
+    config: ConfigOption = None,
+    metrics_port: MetricsPortOption = None,
+    once: Annotated[bool, typer.Option("--once", help="One page, without clearing the terminal.")] = False,
+    interval_s: Annotated[float, typer.Option("--interval", min=0.2, help="Seconds between pages.")] = 2.0,
+) -> None:
+    """A running gateway on one page, from its metrics on loopback; Ctrl-C ends it."""
+    from citynet_gateway import top as screen  # noqa: PLC0415
+
+    port = load(GatewaySettings, config, {"metrics_port": metrics_port}).metrics_port
+    if not port:
+        raise CitynetError("gateway.metrics_port is 0: set it, and let the gateway run with it")
+    if once:
+        print(screen.page(screen.fetch(port), {}, 0.0, width=200))
+        return
+    screen.watch(port, interval_s)
 
 
 def build(settings: GatewaySettings, pushed: PushedConfig) -> service.Gateway:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,19 +64,22 @@ def test_a_turn_that_hangs_gives_no_sign_of_life(
     """The network threads go on, and would hide it: only the service's own turn counts."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(folder / "notify"))
     monkeypatch.setenv("WATCHDOG_USEC", "300000")
-    gateway = GatewayProcess(folder, broker, broker, {"heartbeat_s": 2.0})
+    gateway = GatewayProcess(folder, broker, broker)
+    device = FieldDevice(broker.port)
     try:
         gateway.start(mutant="sync-hangs")
         wait_for(lambda: "WATCHDOG=1" in manager.listen(), "signs of life before the first sync")
+        wait_for(lambda: gateway.events("field-subscribed"), "the gateway listens")
+        device.send_all([{"level": 1}])
         wait_for(lambda: gateway.events("sync-hangs"), "the sync hangs")
         manager.listen()
         manager.heard.clear()
-        device = FieldDevice(broker.port)
-        device.send_all([{"level": k} for k in range(3)])
-        device.close()
+        ten_beats_s = time.monotonic() + 1.0
+        wait_for(lambda: time.monotonic() > ten_beats_s, "ten beats")
         assert gateway.alive
         assert manager.listen() == []
     finally:
+        device.close()
         gateway.kill()
 
 
