@@ -24,7 +24,7 @@ Samples = Mapping[tuple[str, str], float]  # by name (without prefix) and the va
 def fetch(port: int) -> dict[tuple[str, str], float]:
     """The gateway's samples now. CitynetError if nobody answers there."""
     try:
-        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S) as answer:  # noqa: S310  (loopback)
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S) as answer:
             text = answer.read().decode()
     except (URLError, OSError) as error:
         raise CitynetError(
@@ -56,27 +56,24 @@ def page(now: Samples, before: Samples, seconds: float, width: int = 80) -> str:
     def connected(side: str) -> str:
         return "connected" if value("connected", side) else "NOT CONNECTED"
 
-    rows: list[tuple[str, str, str]] = [("", "telemetry", "alarm")]
-    for text, name in (
-        ("accepted", "accepted_records_total"),
-        ("acknowledged", "acked_records_total"),
-        ("waiting", "spool_records"),
-    ):
-        rows.append(
-            (
-                text,
-                *(
-                    f"{value(name, stream):>14,.0f} {rate(name, stream) if text != 'waiting' else '':>12}"
-                    for stream in ("telemetry", "alarm")
-                ),
-            )
-        )
-    rows.append(("sync", *(_sync(now, stream) for stream in ("telemetry", "alarm"))))
+    streams = ("telemetry", "alarm")
+
+    def row(text: str, *cells: str) -> str:
+        return f"{text:14}" + "".join(f"{cell:>30}" for cell in cells)
+
+    def counter(text: str, name: str) -> str:
+        return row(text, *(f"{value(name, stream):,.0f} {rate(name, stream):>12}" for stream in streams))
+
+    spool = f"spool {value('spool_bytes') / 2**20:,.1f} MiB"
     lines = [
-        f"field {connected('field')}   uplink {connected('uplink')}   spool {value('spool_bytes') / 2**20:,.1f} MiB",
+        f"field {connected('field')}   uplink {connected('uplink')}   {spool}",
         "",
+        row("", *streams),
+        counter("accepted", "accepted_records_total"),
+        counter("acknowledged", "acked_records_total"),
+        row("waiting", *(f"{value('spool_records', stream):,.0f} {'':>12}" for stream in streams)),
+        row("sync", *(_sync(now, stream) for stream in streams)),
     ]
-    lines += [f"{first:14}{second:>30}{third:>30}" for first, second, third in rows]
     lines += ["", *_troubles(now)]
     return "\n".join(line[:width].rstrip() for line in lines)
 
