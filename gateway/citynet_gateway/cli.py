@@ -29,11 +29,11 @@ from citynet_gateway.intake import Sorter
 from citynet_gateway.outputs import registry as outputs
 from citynet_gateway.pushed_config import PushedConfig
 from citynet_gateway.settings import GatewaySettings
-from citynet_gateway.spool import SegmentSpool
+from citynet_gateway.spool import SegmentSpool, Spool
 from citynet_gateway.spool.export import Format as ExportFormat
 from citynet_gateway.spool.export import export
 from citynet_gateway.spool.files import LocalFiles
-from citynet_gateway.spool.inspect import EpochState, inspect
+from citynet_gateway.spool.inspect import EpochState, SegmentView, View, inspect
 from citynet_gateway.timekeeper import Timekeeper
 from citynet_gateway.uplink import Uplink
 from citynet_gateway.window import STREAM_ORDER
@@ -131,7 +131,7 @@ def build(settings: GatewaySettings, pushed: PushedConfig) -> service.Gateway:
     random = Random(secrets.randbits(64))  # noqa: S311  (jitter and references, no secrets)
     files = LocalFiles()
     try:
-        spool = SegmentSpool(settings.spool_dir, settings.spool_settings(), service.new_epoch(), files)
+        spool = _open_spool(settings, files)
     except OSError as error:
         raise CitynetError(f"gateway data_dir {settings.data_dir}: {error.strerror or error}") from None
     held = {span.epoch for stream in STREAM_ORDER for span in spool.spans(stream)}
@@ -149,6 +149,21 @@ def build(settings: GatewaySettings, pushed: PushedConfig) -> service.Gateway:
     edge.attach(drivers, uplink.send_result, gateway.restart)
     uplink.on_command = edge.command
     return gateway
+
+
+def _open_spool(settings: GatewaySettings, files: LocalFiles) -> Spool:
+    if settings.spool == "segments":
+        return SegmentSpool(settings.spool_dir, settings.spool_settings(), service.new_epoch(), files)
+    from citynet_gateway.spool.sqlite import SqliteSpool  # noqa: PLC0415  (a gateway on segment files does not need it)
+
+    return SqliteSpool(settings.spool_dir, settings.spool_settings(), service.new_epoch(), files)
+
+
+def _view(settings: GatewaySettings) -> View:
+    from citynet_gateway.spool.sqlite import DATABASE, SqliteView  # noqa: PLC0415
+
+    folder = settings.spool_dir
+    return SqliteView(folder) if (folder / DATABASE).exists() else SegmentView(LocalFiles(), folder)
 
 
 @spool_app.command("status")
@@ -180,7 +195,7 @@ def spool_export(
     settings = load(GatewaySettings, config, {"data_dir": data_dir})
     try:
         with contextlib.nullcontext(sys.stdout) if output is None else output.open("x", encoding="utf-8") as out:
-            count = export(LocalFiles(), settings.spool_dir, settings.id, how, out)
+            count = export(_view(settings), settings.id, how, out)
     except FileExistsError:
         raise CitynetError(f"{output}: exists already") from None
     except OSError as error:
@@ -191,7 +206,7 @@ def spool_export(
 def _show(config: Path | None, data_dir: Path | None, as_json: bool, *, verify: bool) -> int:
     settings = load(GatewaySettings, config, {"data_dir": data_dir})
     try:
-        states = inspect(LocalFiles(), settings.spool_dir, verify=verify)
+        states = inspect(_view(settings), verify=verify)
     except FileNotFoundError:
         raise CitynetError(f"{settings.spool_dir}: no spool here") from None
     except OSError as error:

@@ -108,6 +108,11 @@ class GatewaySettings(Table):
         1000, ge=1, le=1000, description="longest time a telemetry message waits for its sync, and so for its answer"
     )
     sync_records_max: int = Field(256, ge=1, le=4096, description="pending records that make a sync due at once")
+    spool: str = Field(
+        "segments",
+        pattern="^(segments|sqlite)$",
+        description="segments: our own files; sqlite: a database, for several times the writes",
+    )
     segment_bytes: int = Field(4 << 20, ge=64 << 10, le=8 << 20, description="size at which a segment is closed")
     spool_bytes_max: int = Field(
         1 << 30,

@@ -18,6 +18,8 @@ from citynet_gateway.cli import app
 from citynet_gateway.spool import SegmentSpool, SpoolSettings
 from citynet_gateway.spool.export import export
 from citynet_gateway.spool.files import LocalFiles
+from citynet_gateway.spool.inspect import SegmentView
+from citynet_gateway.spool.sqlite import SqliteSpool
 
 SMALL = SpoolSettings(segment_bytes=600, bytes_max=80_000, tokens_max=4)
 
@@ -39,7 +41,7 @@ def spool_dir(tmp_path: Path) -> Path:
 
 def test_csv_has_a_line_a_record(spool_dir: Path) -> None:
     out = io.StringIO()
-    assert export(LocalFiles(), spool_dir, "gw", "csv", out) == 42
+    assert export(SegmentView(LocalFiles(), spool_dir), "gw", "csv", out) == 42
     rows = list(csv.DictReader(io.StringIO(out.getvalue())))
     assert [float(row["value"]) for row in rows if row["stream"] == TELEMETRY] == [float(k) for k in range(10, 50)]
     assert [(row["kind"], row["value"]) for row in rows if row["stream"] == ALARM] == [("reading", ""), ("raw", "")]
@@ -48,7 +50,7 @@ def test_csv_has_a_line_a_record(spool_dir: Path) -> None:
 
 def test_batches_are_envelopes_that_decode(spool_dir: Path) -> None:
     out = io.StringIO()
-    export(LocalFiles(), spool_dir, "gw", "batches", out)
+    export(SegmentView(LocalFiles(), spool_dir), "gw", "batches", out)
     envelopes = [wire.decode(line.encode(), wire.JSON) for line in out.getvalue().splitlines()]
     found = [item.value for envelope in envelopes for item in envelope.readings() if item.metric == "m"]
     assert found == [float(k) for k in range(10, 50)]
@@ -74,7 +76,7 @@ class Overtaken(LocalFiles):
 
 def test_what_arrives_meanwhile_is_no_loss(spool_dir: Path) -> None:
     out = io.StringIO()
-    export(Overtaken(spool_dir), spool_dir, "gw", "jsonl", out)
+    export(SegmentView(Overtaken(spool_dir), spool_dir), "gw", "jsonl", out)
     rows = [json.loads(line) for line in out.getvalue().splitlines()]
     assert {row["kind"] for row in rows if row["stream"] == TELEMETRY} == {"reading"}
     found = [row["value"] for row in rows if row["stream"] == TELEMETRY]
@@ -94,3 +96,18 @@ def test_the_command_writes_new_files_only(spool_dir: Path, tmp_path: Path) -> N
     nowhere = CliRunner().invoke(app, ["spool", "export", "--data-dir", str(tmp_path / "no")])
     assert nowhere.exit_code == 1
     assert "No such file" in nowhere.stderr
+
+
+def test_a_database_is_looked_into_the_same_way(tmp_path: Path) -> None:
+    spool = SqliteSpool(tmp_path / "spool", SMALL, 7)
+    for k in range(50):
+        spool.append(TELEMETRY, [Reading("d", "m", 1_790_000_000_000_000 + k, float(k))], [])
+    spool.sync(TELEMETRY)
+    spool.ack(TELEMETRY, 7, 10)
+    spool.save()
+    status = CliRunner().invoke(app, ["spool", "status", "--json", "--data-dir", str(tmp_path)])
+    assert [(item["acked"], item["last"]) for item in json.loads(status.stdout)["epochs"]] == [(10, 50)]
+    assert CliRunner().invoke(app, ["spool", "verify", "--data-dir", str(tmp_path)]).exit_code == 0
+    exported = CliRunner().invoke(app, ["spool", "export", "--format", "jsonl", "--data-dir", str(tmp_path)])
+    assert [json.loads(line)["value"] for line in exported.stdout.splitlines()] == [float(k) for k in range(10, 50)]
+    spool.close()

@@ -12,7 +12,7 @@ from citynet.reading import Reading
 from citynet.wire import ALARM, TELEMETRY
 from citynet_gateway.spool import SegmentSpool, SpoolFull, SpoolLocked, SpoolSettings
 from citynet_gateway.spool.files import LocalFiles
-from citynet_gateway.spool.inspect import inspect
+from citynet_gateway.spool.inspect import SegmentView, inspect
 from citynet_gateway.spool.reader import CHUNK_BYTES, READ_FAILURES_MAX
 from citynet_gateway.spool.watermark import SLOT_BYTES
 from tests.sim_files import SimFiles
@@ -240,7 +240,7 @@ def test_inspection_reads_only(tmp_path: Path) -> None:
     fill(spool, 40)
     spool.ack(TELEMETRY, 1, 30)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    state = inspect(LocalFiles(), tmp_path, verify=True)
+    state = inspect(SegmentView(LocalFiles(), tmp_path), verify=True)
     assert [(item.acked, item.last, item.held, item.lost) for item in state] == [(30, 40, 10, 0)]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     spool.close()

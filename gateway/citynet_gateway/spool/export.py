@@ -10,42 +10,34 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from math import isfinite
-from pathlib import Path
 from typing import Literal, TextIO
 
 from citynet import wire
 from citynet.control import Stream
 from citynet.notes import LossNote, Note, RawNote
 from citynet.reading import Reading
-from citynet_gateway.spool.files import Files
-from citynet_gateway.spool.inspect import load_marks
-from citynet_gateway.spool.ledger import Epoch
+from citynet_gateway.spool.inspect import View, runs
 from citynet_gateway.spool.port import Run
-from citynet_gateway.spool.reader import Reader
-from citynet_gateway.spool.recovery import recover
 
 Format = Literal["csv", "jsonl", "batches"]
-_RECORDS = 500
-_BYTES = 256 << 10
 _COLUMNS = ("stream", "epoch", "seq", "kind", "time", "device", "metric", "value", "quality", "detail")
 
 
-def export(files: Files, folder: Path, gateway: str, how: Format, out: TextIO) -> int:
+def export(view: View, gateway: str, how: Format, out: TextIO) -> int:
     """Write every unacknowledged record to `out`; the number of records (losses by their range).
 
     ``csv`` and ``jsonl`` have one record a line, ``batches`` one envelope (JSON) a line, as ``POST /v1/batches``
     takes it.
 
     Raises:
-        OSError: the folder or a segment cannot be read.
+        OSError: the spool cannot be read.
     """
-    found = recover(files, folder, load_marks(files, folder), repair=False)
     table = csv.writer(out, lineterminator="\n")
     if how == "csv":
         table.writerow(_COLUMNS)
     count = 0
-    for epoch in (epoch for epochs in found.epochs.values() for epoch in epochs):
-        for run in runs(files, folder, epoch):
+    for epoch in view.epochs():
+        for run in runs(view, epoch):
             count += run.count
             if how == "batches":
                 header = wire.Header(gateway, epoch.stream, run.epoch, run.seq0, run.count, epoch.last)
@@ -58,24 +50,6 @@ def export(files: Files, folder: Path, gateway: str, how: Format, out: TextIO) -
                     entry = {key: item for key, item in zip(_COLUMNS, row, strict=True) if item is not None}
                     out.write(json.dumps(entry, ensure_ascii=False) + "\n")
     return count
-
-
-def runs(files: Files, folder: Path, epoch: Epoch) -> Iterator[Run]:
-    """The unacknowledged records of an epoch in order, whatever the gateway removes meanwhile. OSError."""
-    reader, seq = Reader(files, folder), epoch.acked + 1
-    while (run := reader.read(epoch, seq, _RECORDS, _BYTES)) is not None:
-        if any(isinstance(note, LossNote) for _, note in run.notes):
-            acked = _acked_now(files, folder, epoch)
-            if acked >= seq:  # not lost: arrived since we looked
-                epoch.acked, seq = acked, acked + 1
-                continue
-        yield run
-        seq = run.last + 1
-
-
-def _acked_now(files: Files, folder: Path, epoch: Epoch) -> int:
-    marks = load_marks(files, folder)
-    return next((mark.acked for mark in marks if (mark.epoch, mark.stream) == (epoch.number, epoch.stream)), epoch.last)
 
 
 def _rows(stream: Stream, run: Run) -> Iterator[tuple[object, ...]]:

@@ -54,7 +54,7 @@ class Reader:
             OSError: the segment cannot be read now. After `READ_FAILURES_MAX` times its rest is declared lost
                 instead.
         """
-        run = _RunBuilder(epoch.number, seq, records_max, bytes_max)
+        run = RunBuilder(epoch.number, seq, records_max, bytes_max)
         while not run.full:
             piece = self._piece(epoch, run.next_seq)
             if piece is None or not run.take(piece):
@@ -146,7 +146,7 @@ class Reader:
         return data
 
 
-class _RunBuilder:
+class RunBuilder:
     """Collects frames and losses into one run within its bounds."""
 
     def __init__(self, epoch: int, seq0: int, records_max: int, bytes_max: int) -> None:

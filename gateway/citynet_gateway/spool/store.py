@@ -84,7 +84,7 @@ class SegmentSpool:
         self._settings = settings
         files.prepare(folder)
         with ExitStack() as undo:
-            self._lock = _lock(files, folder)
+            self._lock = take_lock(files, folder)
             undo.callback(close_quietly, self._lock)
             self._watermark = WatermarkFile(files, folder / WATERMARK)
             found = recover(files, folder, self._watermark.load(), repair=True)
@@ -331,7 +331,8 @@ def check_epoch(epoch: int, known: Sequence[int]) -> None:
         raise ValueError(f"epoch {epoch} was used before")
 
 
-def _lock(files: Files, folder: Path) -> File:
+def take_lock(files: Files, folder: Path) -> File:
+    """The lock of a spool folder. SpoolLocked if another process has it."""
     try:
         return files.lock(folder / LOCK)
     except BlockingIOError:
