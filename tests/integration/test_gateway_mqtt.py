@@ -261,7 +261,7 @@ def test_the_spool_can_be_looked_into_while_the_gateway_runs(city: City) -> None
 def test_importing_the_service_loads_nothing_of_the_server() -> None:
     code = (
         "import sys, citynet_gateway.service, citynet_gateway.cli; "
-        "print(sorted({'numpy', 'fastapi', 'psycopg', 'uvicorn', 'mqtt5'} & set(sys.modules)))"
+        "print(sorted({'numpy', 'fastapi', 'psycopg', 'uvicorn', 'mqtt5', 'rich', 'sqlite3', 'asyncio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"

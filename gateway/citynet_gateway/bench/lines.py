@@ -157,8 +157,8 @@ def drain(folder: Path, say: Say, *, quick: bool) -> list[Line]:
         server = Server(scene.broker.port, wanted="live_alarm")
         say("opening it")
         opened_s = scene.start()
-        highest = scene.memory_mib()
-        say(f"draining {goal:,} of {records:,} records")
+        highest = opened_mib = scene.memory_mib()
+        say(f"opened with {opened_mib:.1f} MiB; draining {goal:,} of {records:,} records")
         began_s = time.monotonic()
         sent: dict[float, float] = {}
         device = client("live", scene.broker.port)

@@ -134,7 +134,6 @@ class Scene:
 
     def start(self) -> float:
         """Start the gateway; seconds until it answers on its metrics port, its spool being open."""
-        began_s = time.monotonic()
         # Bytecode as an installation has it: without, the compiler's memory would be counted.
         environment = {
             **os.environ,
@@ -142,7 +141,10 @@ class Scene:
             "MALLOC_ARENA_MAX": "1",
         }
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        words = [sys.executable, "-m", "citynet", "gateway", "run", "--config", str(self._config)]
+        command = [sys.executable, "-m", "citynet", "gateway"]
+        subprocess.run([*command, "run", "--help"], env=environment, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        began_s = time.monotonic()
+        words = [*command, "run", "--config", str(self._config)]
         self._process = subprocess.Popen(words, env=environment)  # noqa: S603
         wait_for(lambda: self.sample("citynet_gateway_connected", "field") == 1, "the gateway listens")
         return time.monotonic() - began_s
