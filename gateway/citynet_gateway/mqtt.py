@@ -11,6 +11,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from citynet.errors import ConfigError
+from citynet.runtime.settings import BrokerEndpoint
 from citynet_gateway import certificate
 from citynet_gateway.settings import Endpoint
 
@@ -21,21 +22,22 @@ LEAVE_S_MAX = 1.0
 _X509_V_ERR_CERT_HAS_EXPIRED = 10  # of OpenSSL, x509_vfy.h
 
 
-def new_client(endpoint: Endpoint, client_id: str, random: Random, *, manual_ack: bool) -> paho.Client:
+def new_client(endpoint: BrokerEndpoint, client_id: str, random: Random, *, manual_ack: bool) -> paho.Client:
     """A client that is not yet connected; reconnects by itself after 1 s to about `RECONNECT_S_MAX`.
 
     Raises:
         ConfigError: a password or certificate file that cannot be used.
     """
+    websocket_path = endpoint.websocket_path if isinstance(endpoint, Endpoint) else None
     client = paho.Client(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
         protocol=paho.MQTTv5,
         manual_ack=manual_ack,
-        transport="tcp" if endpoint.websocket_path is None else "websockets",
+        transport="tcp" if websocket_path is None else "websockets",
     )
-    if endpoint.websocket_path is not None:
-        client.ws_set_options(path=endpoint.websocket_path)
+    if websocket_path is not None:
+        client.ws_set_options(path=websocket_path)
     client.connect_timeout = CONNECT_TIMEOUT_S
     # After a broker restart a thousand gateways must not come back in step.
     client.reconnect_delay_set(min_delay=1, max_delay=random.randint(RECONNECT_S_MAX // 2, RECONNECT_S_MAX))
@@ -46,7 +48,7 @@ def new_client(endpoint: Endpoint, client_id: str, random: Random, *, manual_ack
     return client
 
 
-def _set_tls(client: paho.Client, endpoint: Endpoint) -> None:
+def _set_tls(client: paho.Client, endpoint: BrokerEndpoint) -> None:
     tls = endpoint.tls
     if tls is None:
         return

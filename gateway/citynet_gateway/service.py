@@ -38,6 +38,7 @@ from citynet_gateway.uplink import Acked, Connected, Delivered, Disconnected, Up
 from citynet_gateway.window import STREAM_ORDER, Want, Window
 
 TURN_S_MAX = 0.25  # also the longest time until a signal is noticed
+PARKED_MAX = 128  # messages of sources that cannot wait; the others are bounded by what they leave unanswered
 UNPARK_S = 0.1  # between two attempts at what the spool refused
 RETRY_S_FIRST = 0.2
 RETRY_S_MAX = 5.0
@@ -125,7 +126,8 @@ class Gateway:
         while not self._stopping:
             self.turn(self._idle_s())
             self._systemd.alive(self._monotonic_s())
-        self._systemd.stopping()
+        if not self.wants_restart:  # the next run is the same process to systemd
+            self._systemd.stopping()
         self._finish()
 
     def turn(self, wait_s: float) -> None:
@@ -189,7 +191,7 @@ class Gateway:
                 if judged.kept or part.notes:
                     self._spool.append(part.stream, judged.kept, part.notes, offer.token, waits=offer.waits)
             except SpoolFull as error:
-                if not offer.waits:
+                if not offer.waits and len(self._parked) >= PARKED_MAX:
                     metrics.REFUSED.inc()
                     continue
                 self._full.failed(error)

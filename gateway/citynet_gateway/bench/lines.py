@@ -12,6 +12,7 @@ from pathlib import Path
 
 from citynet import topics
 from citynet.wire import TELEMETRY
+from citynet_gateway import bench_interlock
 from citynet_gateway.bench.scene import GATEWAY, Governor, Scene, Server, client, wait_for
 from citynet_gateway.bench.spools import fill
 
@@ -197,4 +198,16 @@ def drain(folder: Path, say: Say, *, quick: bool) -> list[Line]:
     ]
 
 
-LINES: dict[str, Callable[..., list[Line]]] = {"intake": intake, "kept": kept, "drain": drain}
+def interlock(folder: Path, say: Say, *, quick: bool) -> list[Line]:
+    """From a device's publication to the switched output, without a link."""
+    actions = 40 if quick else bench_interlock.ACTIONS_MIN
+    say(f"{actions} interlocks trip")
+    place = folder / "interlock"
+    place.mkdir()
+    place.chmod(0o711)
+    found = bench_interlock.run(place, actions)
+    note = f"{found.actions} actions, median {1000 * found.median_s:.1f} ms, longest {1000 * found.max_s:.1f} ms"
+    return [Line("interlock, p99", 1000 * found.p99_s, "ms", 200, at_most=True, note=note)]
+
+
+LINES: dict[str, Callable[..., list[Line]]] = {"intake": intake, "kept": kept, "drain": drain, "interlock": interlock}
