@@ -14,11 +14,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import structlog
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from citynet.runtime import log
 from citynet.runtime.embedded import EmbeddedMosquitto, EmbeddedPostgres
 from citynet_ingest.store.migrate import migrate
 
@@ -35,10 +35,9 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _quiet_log() -> Iterator[None]:
-    """A command that configures logging must not leave its (captured, soon closed) stream to the next test."""
+    """A command that configures logging must not leave its level and role to the next test."""
     yield
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
+    log.reset()
 
 
 @pytest.fixture

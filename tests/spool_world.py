@@ -10,12 +10,14 @@ from random import Random
 from citynet.control import Stream
 from citynet.notes import LossNote, RawNote
 from citynet.reading import Reading
-from citynet.wire import STREAMS
+from citynet.wire import STREAMS, TELEMETRY
 from citynet_gateway.spool import SegmentSpool, SpoolFull, SpoolSettings
+from citynet_gateway.spool.reader import SPOOL_FULL
 from tests.sim_files import DiedError, SimFiles
 
 FOLDER = Path("/spool")
-SETTINGS = SpoolSettings(segment_bytes=700, bytes_max=64_000, tokens_max=6, pending_bytes_max=8_000)
+LOST = -1.0
+SETTINGS = SpoolSettings(segment_bytes=450, bytes_max=3_600, tokens_max=6, pending_bytes_max=8_000)
 FAULTS = ("pwrite", "datasync", "truncate", "create", "sync_folder", "unlink", "open", "close")
 Key = tuple[Stream, int]
 
@@ -27,6 +29,7 @@ class SpoolWorld:
         self.random = Random(seed)
         self.files = SimFiles()
         self.number = 0
+        self.declared = 0
         self.safe: dict[Key, list[float]] = {}
         self.open: dict[Stream, list[float]] = {}
         self.open_tokens: dict[Stream, list[bytes]] = {}
@@ -43,14 +46,17 @@ class SpoolWorld:
 
     # --- the life of a spool ---
 
-    def append(self, stream: Stream, readings: int, notes: int, size: int) -> None:
+    def append(self, stream: Stream, readings: int, notes: int, size: int, *, waits: bool = True) -> None:
         values = [float(self.number + k) for k in range(readings + notes)]
         token = self.number.to_bytes(8, "big")
         rows = [Reading("d", "m", int(value), value) for value in values[:readings]]
         raws = [RawNote("t", b"x" * size, str(value)) for value in values[readings:]]
         try:
-            last = self.spool.append(stream, rows, raws, token)
+            last = self.spool.append(stream, rows, raws, token, waits=waits)
         except SpoolFull:
+            return
+        except DiedError:  # while the oldest telemetry gave way
+            self.restart(self.random.choice(["kill", "cut"]))
             return
         self.number += len(values)
         self.open[stream] += values
@@ -128,25 +134,40 @@ class SpoolWorld:
         safe = self.safe.setdefault((stream, epoch), [])
         span = next(span for span in self.spool.spans(stream) if span.epoch == epoch)
         assert span.acked <= self.acked.get((stream, epoch), 0)
-        have = safe[: span.acked] + self.read(stream, epoch, span.acked + 1)
+        have = self._undeclared(safe + unsafe, safe[: span.acked] + self.read(stream, epoch, span.acked + 1), stream)
         assert have[: len(safe)] == safe, "a synced record is lost or changed"
         assert have == (safe + unsafe)[: len(have)], "a record that nobody wrote"
         # What was recovered beyond the promise is part of it from now on: it may be sent, and its token answers a repeat.
         self.safe[stream, epoch] = have
         return have
 
+    def _undeclared(self, written: list[float], have: list[float], stream: Stream) -> list[float]:
+        """`have` with what was given up filled in from `written`: telemetry only, and nothing newer than what is kept."""
+        lost = [at for at, value in enumerate(have) if value == LOST]
+        if lost:
+            assert stream == TELEMETRY
+            assert have[lost[0] : lost[-1] + 1] == [LOST] * len(lost), "not the oldest gave way"
+            self.declared += len(lost)
+        return [written[at] if value == LOST else value for at, value in enumerate(have)]
+
     def read(self, stream: Stream, epoch: int, seq: int) -> list[float]:
-        """The numbers from `seq` on."""
+        """The numbers from `seq` on, `LOST` for what is declared to have given way."""
         values: list[float] = []
         while (run := self.spool.read(stream, epoch, seq, self.random.randint(1, 9), 4_000)) is not None:
             assert run.seq0 == seq
-            assert run.count == len(run.readings) + len(run.notes)
-            assert not any(isinstance(item, LossNote) for _, item in run.notes), "nothing was damaged"
+            assert run.count == len(run.readings) + sum(item.span for _, item in run.notes)
             notes = dict(run.notes)
             readings = iter(run.readings)
-            for position in range(run.count):
-                raw = notes.get(position)
-                values.append(float(raw.reason) if isinstance(raw, RawNote) else next(readings).value)
+            position = 0
+            while position < run.count:
+                found = notes.get(position)
+                if isinstance(found, LossNote):
+                    assert found.reason == SPOOL_FULL, "nothing was damaged"
+                    assert found.first == seq + position
+                    values += [LOST] * found.span
+                else:
+                    values.append(float(found.reason) if isinstance(found, RawNote) else next(readings).value)
+                position += found.span if found is not None else 1
             seq = run.last + 1
         return values
 
@@ -157,7 +178,8 @@ class SpoolWorld:
         span = spans[self.random.randrange(len(spans))]
         if span.acked < span.last:
             seq = span.acked + 1 + int(share * (span.last - span.acked - 1))
-            assert self.read(stream, span.epoch, seq) == self.safe[stream, span.epoch][seq - 1 :]
+            written = self.safe[stream, span.epoch][seq - 1 :]
+            assert self._undeclared(written, self.read(stream, span.epoch, seq), stream) == written
 
     def check_books(self) -> None:
         for stream in STREAMS:
@@ -175,7 +197,7 @@ class SpoolWorld:
             "write": 10,
             "append": 4,
             "sync": 4,
-            "ack": 5,
+            "ack": 3,
             "save": 1,
             "fail": 2,
             "short": 1,
@@ -187,7 +209,9 @@ class SpoolWorld:
             stream = dice.choice(STREAMS)
             if step in ("write", "append"):
                 for _ in range(dice.randint(1, 3) if step == "write" else 1):
-                    self.append(stream, dice.randint(1, 4), dice.randint(0, 1), dice.randint(0, 300))
+                    self.append(
+                        stream, dice.randint(1, 4), dice.randint(0, 1), dice.randint(0, 300), waits=dice.random() < 0.6
+                    )
             if step in ("write", "sync"):
                 self.sync(stream)
             elif step == "ack":

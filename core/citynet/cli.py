@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points, version
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
@@ -27,11 +28,13 @@ _ABOUT = {
 
 
 class LazyGroup(TyperGroup):
-    """Lists the installed commands without importing them."""
+    """Lists the commands of an entry-point group without importing them."""
 
-    @staticmethod
-    def _points() -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=GROUP)}
+    group: ClassVar[str] = GROUP
+    about: ClassVar[Mapping[str, str]] = _ABOUT
+
+    def _points(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self.group)}
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self._points())
@@ -45,7 +48,9 @@ class LazyGroup(TyperGroup):
         except ModuleNotFoundError as error:
             if error.name and error.name.startswith("citynet"):
                 raise
-            extra = _EXTRA.get(cmd_name, "server")
+            extra = _EXTRA.get(
+                cmd_name if self.group == GROUP else point.module.partition(".")[0].removeprefix("citynet_"), "server"
+            )
             print(f"error: {cmd_name} needs {error.name}: pip install 'citynet[{extra}]'", file=sys.stderr)
             raise typer.Exit(1) from None
         command = typer.main.get_command(role)
@@ -54,7 +59,7 @@ class LazyGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _ABOUT.get(name, "")) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, self.about.get(name, "")) for name in self.list_commands(ctx)])
 
 
 app = typer.Typer(

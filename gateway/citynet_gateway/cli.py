@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -16,7 +17,7 @@ import typer
 
 from citynet.errors import CitynetError
 from citynet.runtime import metrics
-from citynet.runtime.command import ConfigOption, JsonOption, command, start_logging
+from citynet.runtime.command import EXIT_FAILURE, ConfigOption, JsonOption, command, start_logging
 from citynet.runtime.settings import load
 from citynet_gateway import service, timekeeper
 from citynet_gateway.cli_command import command_gateway, config_app
@@ -28,9 +29,11 @@ from citynet_gateway.intake import Sorter
 from citynet_gateway.outputs import registry as outputs
 from citynet_gateway.pushed_config import PushedConfig
 from citynet_gateway.settings import GatewaySettings
-from citynet_gateway.spool import SegmentSpool
+from citynet_gateway.spool import SegmentSpool, Spool
+from citynet_gateway.spool.export import Format as ExportFormat
+from citynet_gateway.spool.export import export
 from citynet_gateway.spool.files import LocalFiles
-from citynet_gateway.spool.inspect import EpochState, inspect
+from citynet_gateway.spool.inspect import EpochState, SegmentView, View, inspect
 from citynet_gateway.timekeeper import Timekeeper
 from citynet_gateway.uplink import Uplink
 from citynet_gateway.window import STREAM_ORDER
@@ -80,6 +83,45 @@ def begin_anew() -> NoReturn:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (no shell is what we want)
 
 
+@app.command()
+@command
+def check(config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+    """Try brokers, clock, disk, certificate and serial ports; say what is wrong. Exit 1 if the gateway cannot work so."""
+    from citynet_gateway.check import findings  # noqa: PLC0415  (a gateway that runs does not need it)
+
+    settings = load(GatewaySettings, config, {"data_dir": data_dir})
+    found = []
+    for item in findings(settings):
+        found.append(item)
+        if not as_json:
+            print(f"{item.verdict:8} {item.what}: {item.text}", flush=True)
+    failed = any(item.verdict == "failed" for item in found)
+    if as_json:
+        print(json.dumps({"ok": not failed, "findings": [item.as_dict() for item in found]}, ensure_ascii=False))
+    if failed:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+@app.command()
+@command
+def top(
+    config: ConfigOption = None,
+    metrics_port: MetricsPortOption = None,
+    once: Annotated[bool, typer.Option("--once", help="One page, without clearing the terminal.")] = False,
+    interval_s: Annotated[float, typer.Option("--interval", min=0.2, help="Seconds between pages.")] = 2.0,
+) -> None:
+    """A running gateway on one page, from its metrics on loopback; Ctrl-C ends it."""
+    from citynet_gateway import top as screen  # noqa: PLC0415
+
+    port = load(GatewaySettings, config, {"metrics_port": metrics_port}).metrics_port
+    if not port:
+        raise CitynetError("gateway.metrics_port is 0: set it, and let the gateway run with it")
+    if once:
+        print(screen.page(screen.fetch(port), {}, 0.0, width=200))
+        return
+    screen.watch(port, interval_s)
+
+
 def build(settings: GatewaySettings, pushed: PushedConfig) -> service.Gateway:
     """Open the spool and wire the parts together; nothing is connected yet.
 
@@ -89,7 +131,7 @@ def build(settings: GatewaySettings, pushed: PushedConfig) -> service.Gateway:
     random = Random(secrets.randbits(64))  # noqa: S311  (jitter and references, no secrets)
     files = LocalFiles()
     try:
-        spool = SegmentSpool(settings.spool_dir, settings.spool_settings(), service.new_epoch(), files)
+        spool = _open_spool(settings, files)
     except OSError as error:
         raise CitynetError(f"gateway data_dir {settings.data_dir}: {error.strerror or error}") from None
     held = {span.epoch for stream in STREAM_ORDER for span in spool.spans(stream)}
@@ -109,6 +151,21 @@ def build(settings: GatewaySettings, pushed: PushedConfig) -> service.Gateway:
     return gateway
 
 
+def _open_spool(settings: GatewaySettings, files: LocalFiles) -> Spool:
+    if settings.spool == "segments":
+        return SegmentSpool(settings.spool_dir, settings.spool_settings(), service.new_epoch(), files)
+    from citynet_gateway.spool.sqlite import SqliteSpool  # noqa: PLC0415  (a gateway on segment files does not need it)
+
+    return SqliteSpool(settings.spool_dir, settings.spool_settings(), service.new_epoch(), files)
+
+
+def _view(settings: GatewaySettings) -> View:
+    from citynet_gateway.spool.sqlite import DATABASE, SqliteView  # noqa: PLC0415
+
+    folder = settings.spool_dir
+    return SqliteView(folder) if (folder / DATABASE).exists() else SegmentView(LocalFiles(), folder)
+
+
 @spool_app.command("status")
 @command
 def spool_status(config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
@@ -124,10 +181,32 @@ def spool_verify(config: ConfigOption = None, data_dir: DataDirOption = None, as
         raise typer.Exit(1)
 
 
+@spool_app.command("export")
+@command
+def spool_export(
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    how: Annotated[
+        ExportFormat, typer.Option("--format", help="csv, jsonl: a record a line; batches: for POST.")
+    ] = "csv",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A new file instead of the terminal.")] = None,
+) -> None:
+    """Write out every record that the server has not acknowledged; also while the gateway runs. Reads only."""
+    settings = load(GatewaySettings, config, {"data_dir": data_dir})
+    try:
+        with contextlib.nullcontext(sys.stdout) if output is None else output.open("x", encoding="utf-8") as out:
+            count = export(_view(settings), settings.id, how, out)
+    except FileExistsError:
+        raise CitynetError(f"{output}: exists already") from None
+    except OSError as error:
+        raise CitynetError(f"{error.filename or settings.spool_dir}: {error.strerror or error}") from None
+    print(f"{count} records", file=sys.stderr)
+
+
 def _show(config: Path | None, data_dir: Path | None, as_json: bool, *, verify: bool) -> int:
     settings = load(GatewaySettings, config, {"data_dir": data_dir})
     try:
-        states = inspect(LocalFiles(), settings.spool_dir, verify=verify)
+        states = inspect(_view(settings), verify=verify)
     except FileNotFoundError:
         raise CitynetError(f"{settings.spool_dir}: no spool here") from None
     except OSError as error:

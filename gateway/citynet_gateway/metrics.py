@@ -34,6 +34,20 @@ ACKS_DROPPED = Counter(
 LOST = Gauge(
     "citynet_gateway_damaged_records", "Records found damaged on this storage since the start", registry=REGISTRY
 )
+CONNECT_FAILURES = Counter(
+    "citynet_gateway_uplink_connect_failures_total", "Attempts to connect that failed", ["reason"], registry=REGISTRY
+)
+GIVEN_UP = Gauge(
+    "citynet_gateway_given_up_records",
+    "Unacknowledged records given up since the start, each declared as lost",
+    ["reason"],
+    registry=REGISTRY,
+)
+REFUSED = Counter(
+    "citynet_gateway_refused_messages_total",
+    "Messages of sources that cannot wait for which even giving way made no room",
+    registry=REGISTRY,
+)
 CUTS = Counter(
     "citynet_gateway_uplink_cuts_total",
     "Established uplink connections that were ended from outside",

@@ -10,6 +10,7 @@ refuses are parked, unanswered, and bounded by the driver's own bound of unanswe
 
 from __future__ import annotations
 
+import errno
 import secrets
 import time
 from collections import deque
@@ -28,17 +29,19 @@ from citynet_gateway.drivers.port import Driver, Offer
 from citynet_gateway.edge import Edge
 from citynet_gateway.inbox import Event, Inbox
 from citynet_gateway.intake import Part
+from citynet_gateway.pacing import Pacer
 from citynet_gateway.settings import GatewaySettings
 from citynet_gateway.spool import Spool, SpoolFull
 from citynet_gateway.spool.store import EPOCH_BITS
-from citynet_gateway.uplink import Acked, Connected, Disconnected, Uplink
+from citynet_gateway.systemd import Notifier
+from citynet_gateway.uplink import Acked, Connected, Delivered, Disconnected, Uplink
 from citynet_gateway.window import STREAM_ORDER, Want, Window
 
 TURN_S_MAX = 0.25  # also the longest time until a signal is noticed
+PARKED_MAX = 128  # messages of sources that cannot wait; the others are bounded by what they leave unanswered
 UNPARK_S = 0.1  # between two attempts at what the spool refused
 RETRY_S_FIRST = 0.2
 RETRY_S_MAX = 5.0
-BATCH_BYTES_MAX = 256 * 1024
 TROUBLE_CHARS_MAX = 200
 
 logger = log.get(__name__)
@@ -84,6 +87,7 @@ class Gateway:
         self._edge = edge
         self._monotonic_s = monotonic_s
         self._window = Window(settings.limits(), random)
+        self._pacer = Pacer(settings.uplink_bytes_s_max)
         self._stopping = False
         self.wants_restart = False
         self._connected = False
@@ -98,6 +102,7 @@ class Gateway:
         self._retry_at_s = 0.0
         self._retry_s = RETRY_S_FIRST
         self._sent_at_s = 0.0
+        self._systemd = Notifier()
         self._storage = log.OutageLog(logger, "spool-storage")
         self._full = log.OutageLog(logger, "spool-room")
 
@@ -117,8 +122,12 @@ class Gateway:
         for driver in self._drivers:
             driver.start(self._inbox.put_field)
         logger.info("gateway-started", id=self._settings.id, epoch=self._spool.epoch)
+        self._systemd.ready(f"gateway {self._settings.id}")
         while not self._stopping:
             self.turn(self._idle_s())
+            self._systemd.alive(self._monotonic_s())
+        if not self.wants_restart:  # the next run is the same process to systemd
+            self._systemd.stopping()
         self._finish()
 
     def turn(self, wait_s: float) -> None:
@@ -153,6 +162,9 @@ class Gateway:
             self._connected = False
             self._edge.link(is_up=False)
             self._window.part()
+            self._pacer.part()
+        elif isinstance(event, Delivered):
+            self._pacer.delivered(event.ident, event.at_s)
         else:
             # What is parked comes again; the parts of it that are in the spool are recognised by their token. What has no
             # token (QoS 0) does not come again.
@@ -171,14 +183,17 @@ class Gateway:
                 metrics.DUPLICATES.inc()
                 item.needs[part.stream] = self._spool.appended(part.stream)
                 continue
-            if part.stream in self._refusing:
+            if part.stream in self._refusing and offer.waits:
                 refused.append(part)
                 continue
             judged = self._edge.judge(part, now_s)
             try:
                 if judged.kept or part.notes:
-                    self._spool.append(part.stream, judged.kept, part.notes, offer.token)
+                    self._spool.append(part.stream, judged.kept, part.notes, offer.token, waits=offer.waits)
             except SpoolFull as error:
+                if not offer.waits and len(self._parked) >= PARKED_MAX:
+                    metrics.REFUSED.inc()
+                    continue
                 self._full.failed(error)
                 self._refusing.add(part.stream)
                 refused.append(part)
@@ -272,6 +287,8 @@ class Gateway:
     def _storage_failed(self, error: OSError, now_s: float) -> None:
         metrics.SYNC_FAILURES.inc()
         self._storage.failed(error)
+        if error.errno == errno.ENOSPC and any(not item.offer.waits for item in self._unanswered):
+            self._spool.give_way()
         self._retry_at_s = now_s + self._retry_s * self._random.uniform(0.75, 1.25)
         self._retry_s = min(RETRY_S_MAX, 2 * self._retry_s)
 
@@ -322,18 +339,24 @@ class Gateway:
         return stream == wire.TELEMETRY and small and young and not want.idle
 
     def _send_batch(self, stream: Stream, want: Want, now_s: float) -> bool:
-        if now_s < self._retry_at_s or self._edge.holds(stream, want.epoch):
+        held = self._edge.holds(stream, want.epoch) or not self._pacer.may_send(stream, now_s)
+        if held or now_s < self._retry_at_s:
             return False
         try:
-            run = self._spool.read(stream, want.epoch, want.seq, self._settings.batch_readings_max, BATCH_BYTES_MAX)
+            run = self._spool.read(
+                stream, want.epoch, want.seq, self._settings.batch_readings_max, self._settings.batch_bytes_max
+            )
         except OSError as error:
             self._storage_failed(error, now_s)
             return False
         if run is None:
             return False
         header = wire.Header(self._settings.id, stream, run.epoch, run.seq0, run.count, want.last)
-        if not self._uplink.send_batch(wire.encode(header, *self._edge.dated(run))):
+        payload = wire.encode(header, *self._edge.dated(run))
+        ident = self._uplink.send_batch(payload)
+        if ident is None:
             return False
+        self._pacer.sent(ident, len(payload), now_s)
         self._window.stream(stream).sent(run.last, now_s)
         self._sent_at_s = now_s
         metrics.BATCHES.labels(stream).inc()
@@ -343,8 +366,6 @@ class Gateway:
     # ------------------------------------------------------------------------------------------------------
 
     def _status(self, *, online: bool) -> Status:
-        drivers = {driver.name: driver.trouble()[:TROUBLE_CHARS_MAX] for driver in self._drivers}
-        edge = {name: text[:TROUBLE_CHARS_MAX] for name, text in self._edge.troubles().items()}
         return Status(
             online=online,
             version=__version__,
@@ -355,8 +376,14 @@ class Gateway:
             spool_bytes_max=self._settings.spool_bytes_max,
             rejected=self._rejected,
             claims=self._spool.claims(),
-            drivers=drivers | edge,
+            drivers=self._troubles(),
         )
+
+    def _troubles(self) -> dict[str, str]:
+        troubles = {driver.name: driver.trouble() for driver in self._drivers} | self._edge.troubles()
+        if uplink := self._uplink.trouble():
+            troubles["uplink"] = uplink
+        return {name: text[:TROUBLE_CHARS_MAX] for name, text in troubles.items()}
 
     def _tell_status(self, now_s: float) -> None:
         if now_s < self._status_at_s:
@@ -367,12 +394,21 @@ class Gateway:
             metrics.SPOOL_RECORDS.labels(stream).set(left)
         metrics.SPOOL_BYTES.set(self._spool.used_bytes)
         metrics.LOST.set(self._spool.lost_records)
+        self._give_up_old(now_s)
         if not self._connected:
             return
         self._save(now_s)
         status = self._status(online=True)
         self._uplink.set_will(msgspec.structs.replace(status, online=False))
         self._uplink.send_status(status)
+
+    def _give_up_old(self, now_s: float) -> None:
+        try:
+            self._spool.expire()
+        except OSError as error:
+            self._storage_failed(error, now_s)
+        for reason, count in self._spool.given_up.items():
+            metrics.GIVEN_UP.labels(reason).set(count)
 
     def _save(self, now_s: float) -> None:
         """What the status is about to claim must be known after a power cut: then a loss below us shows."""
@@ -392,6 +428,8 @@ class Gateway:
             due.append(max(self._retry_at_s, self._telemetry_since_s + self._settings.sync_interval_ms / 1000))
         if self._settings.heartbeat_s:
             due.append(self._heartbeat_at_s)
+        if (free_at_s := self._pacer.free_at_s(now_s)) is not None:
+            due.append(free_at_s)
         return max(0.001, min(due) - now_s)
 
     def _finish(self) -> None:

@@ -42,7 +42,18 @@ def _content_type(text: str) -> str:
     return text
 
 
-_LOOPBACK = BrokerEndpoint.model_validate({})
+class Endpoint(BrokerEndpoint, extra="forbid", frozen=True):
+    """A broker as a gateway may reach it."""
+
+    websocket_path: str | None = Field(
+        None,
+        pattern="^/",
+        max_length=200,
+        description="MQTT over WebSocket at this path, such as /mqtt; unset: plain MQTT",
+    )
+
+
+_LOOPBACK = Endpoint.model_validate({})
 
 
 class GatewaySettings(Table):
@@ -52,8 +63,8 @@ class GatewaySettings(Table):
 
     id: Annotated[str, AfterValidator(_identifier)] = Field("gateway", description="this gateway's identifier")
     data_dir: Path = Field(Path("gateway-data"), description="folder of the spool; on storage that honours flush")
-    uplink: BrokerEndpoint = Field(_LOOPBACK, description="the server's broker")
-    local: BrokerEndpoint = Field(
+    uplink: Endpoint = Field(_LOOPBACK, description="the server's broker")
+    local: Endpoint = Field(
         _LOOPBACK,
         description="the broker that devices publish to; its max_inflight_messages should reach receive_max",
     )
@@ -97,12 +108,30 @@ class GatewaySettings(Table):
         1000, ge=1, le=1000, description="longest time a telemetry message waits for its sync, and so for its answer"
     )
     sync_records_max: int = Field(256, ge=1, le=4096, description="pending records that make a sync due at once")
+    spool: str = Field(
+        "segments",
+        pattern="^(segments|sqlite)$",
+        description="segments: our own files; sqlite: a database, for several times the writes",
+    )
     segment_bytes: int = Field(4 << 20, ge=64 << 10, le=8 << 20, description="size at which a segment is closed")
     spool_bytes_max: int = Field(
-        1 << 30, ge=8 << 20, le=1 << 40, description="cap of the spool; at the cap sources are not answered"
+        1 << 30,
+        ge=8 << 20,
+        le=1 << 40,
+        description="cap of the spool; at the cap sources are not answered, for those that cannot wait the oldest gives way",
+    )
+    spool_age_max_h: float = Field(
+        0.0, ge=0, le=87_600, description="telemetry kept longer, in hours of operation, is given up; 0 keeps it"
     )
     window: int = Field(8, ge=1, le=256, description="unacknowledged batches per stream")
     batch_readings_max: int = Field(500, ge=1, le=4000, description="records of one batch")
+    batch_bytes_max: int = Field(256 << 10, ge=1 << 10, le=512 << 10, description="bytes of one batch, about")
+    uplink_bytes_s_max: int = Field(
+        0,
+        ge=0,
+        le=1 << 30,
+        description="cap of the uplink in bytes a second, on average; 0: none. Alarms are not held back",
+    )
     batch_age_ms_max: int = Field(
         500, ge=0, le=60_000, description="how long a small batch waits for more while another is on its way"
     )
@@ -157,7 +186,11 @@ class GatewaySettings(Table):
         return self.data_dir / "spool"
 
     def spool_settings(self) -> SpoolSettings:
-        return SpoolSettings(segment_bytes=self.segment_bytes, bytes_max=self.spool_bytes_max)
+        return SpoolSettings(
+            segment_bytes=self.segment_bytes,
+            bytes_max=self.spool_bytes_max,
+            age_max_s=round(self.spool_age_max_h * 3600),
+        )
 
     def limits(self) -> Limits:
         return Limits(self.window, self.resend_after_s, self.resend_after_s_max)

@@ -7,9 +7,11 @@ by the next hello.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from random import Random
 
 import paho.mqtt.client as paho
@@ -20,9 +22,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 from citynet import control, topics, wire
 from citynet.errors import DecodeError
 from citynet.runtime import failpoint, log
-from citynet.runtime.settings import BrokerEndpoint
-from citynet_gateway import metrics
-from citynet_gateway.mqtt import KEEPALIVE_S, leave, new_client
+from citynet_gateway import certificate, metrics
+from citynet_gateway.mqtt import KEEPALIVE_S, leave, new_client, why_not_connected
+from citynet_gateway.settings import Endpoint
 from citynet_gateway.takeover import Cuts
 
 INFLIGHT_MAX = 64  # MQTT publications without PUBACK
@@ -49,7 +51,15 @@ class Acked:
     ack: control.Ack
 
 
-UplinkEvent = Connected | Disconnected | Acked
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The broker has confirmed a publication."""
+
+    ident: int
+    at_s: float
+
+
+UplinkEvent = Connected | Disconnected | Acked | Delivered
 
 
 class Uplink:
@@ -60,9 +70,7 @@ class Uplink:
         ConfigError: a password or certificate file that cannot be used.
     """
 
-    def __init__(
-        self, gateway: str, endpoint: BrokerEndpoint, put: Callable[[UplinkEvent], None], random: Random
-    ) -> None:
+    def __init__(self, gateway: str, endpoint: Endpoint, put: Callable[[UplinkEvent], None], random: Random) -> None:
         self._endpoint = endpoint
         self._put = put
         self._up = topics.up(gateway)
@@ -98,10 +106,15 @@ class Uplink:
         """What the next connection registers as its will."""
         self._client.will_set(self._status, control.encode(will), qos=1, retain=True)
 
-    def send_batch(self, payload: bytes) -> bool:
-        """Publish a batch envelope; False if it was not taken (no connection, or the queue is full)."""
+    def send_batch(self, payload: bytes) -> int | None:
+        """Publish a batch envelope; its identifier in `Delivered`. None if it was not taken: no connection, or a full queue."""
         info = self._client.publish(self._up, payload, qos=1, properties=self._batch_properties)
-        return self._taken(info)
+        return info.mid if self._taken(info) else None
+
+    def trouble(self) -> str:
+        """What is wrong with the uplink, in plain words; empty if nothing is."""
+        tls = self._endpoint.tls
+        return self._outage.reason or (certificate.trouble(tls.cert_file, datetime.now(UTC)) if tls is not None else "")
 
     def send_hello(self, hello: control.Hello) -> bool:
         return self._taken(self._client.publish(self._hello, control.encode(hello), qos=1))
@@ -158,7 +171,12 @@ class Uplink:
         self._put(Connected())
 
     def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:
-        self._outage.failed(f"no broker at {self._endpoint.host}:{self._endpoint.port}")
+        self._not_connected(sys.exc_info()[1])  # paho calls this from its except clause
+
+    def _not_connected(self, error: BaseException | None) -> None:
+        reason, text = why_not_connected(self._endpoint, error, datetime.now(UTC))
+        metrics.CONNECT_FAILURES.labels(reason).inc()
+        self._outage.failed(text)
 
     def _on_disconnect(
         self,
@@ -170,10 +188,20 @@ class Uplink:
     ) -> None:
         metrics.CONNECTED.labels("uplink").set(0)
         self._put(Disconnected())
-        if self._established and not self._closing:
+        was_established, self._established = self._established, False
+        if self._closing:
+            return
+        if was_established:
             self._cut(reason.value)
-        self._established = False
-        if not self._closing:
+        tls = self._endpoint.tls
+        # With TLS 1.3 a broker refuses our certificate only after our side of the handshake is done.
+        if (
+            not was_established
+            and tls is not None
+            and "expired" in certificate.trouble(tls.cert_file, datetime.now(UTC))
+        ):
+            self._not_connected(None)
+        else:
             self._outage.failed(reason)
 
     def _cut(self, reason: int) -> None:
@@ -196,6 +224,7 @@ class Uplink:
         self._put(Acked(ack))
 
     def _on_publish(
-        self, _client: paho.Client, _data: object, _mid: int, _reason: ReasonCode, _properties: Properties | None
+        self, _client: paho.Client, _data: object, mid: int, _reason: ReasonCode, _properties: Properties | None
     ) -> None:
         failpoint.hit("gateway.after-send")
+        self._put(Delivered(mid, time.monotonic()))

@@ -46,6 +46,20 @@ def answer_before_sync() -> None:
     Gateway._accept = broken  # type: ignore[method-assign]
 
 
+@mutant("sync-hangs")
+def sync_hangs() -> None:
+    """The card does not come back from a sync."""
+    from citynet.runtime import log
+    from citynet_gateway.spool import SegmentSpool
+
+    def broken(_self: SegmentSpool, _stream: object) -> int:
+        log.get(__name__).warning("sync-hangs")
+        time.sleep(3600)
+        return 0
+
+    SegmentSpool.sync = broken  # type: ignore[method-assign]
+
+
 @mutant("reuse-epoch")
 def reuse_epoch() -> None:
     """Every opening of the spool counts from 1 again in the same epoch."""

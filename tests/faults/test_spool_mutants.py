@@ -9,13 +9,13 @@ from citynet_gateway.spool.store import SegmentSpool
 from tests.property.test_spool_model import run_schedules
 from tests.sim_files import SimFile, SimFiles
 
-FIRST_SEEDS = (0, 290)  # each is the first of a few schedules
+FIRST_SEEDS = (0, 55, 190)  # each is the first of a few schedules
 
 
 def caught() -> bool:
     try:
         for seed in FIRST_SEEDS:
-            run_schedules(seed, 20)
+            run_schedules(seed, 20, 60)
     except AssertionError:
         return True
     return False
@@ -74,4 +74,28 @@ def test_mutant_a_refused_group_is_dropped(monkeypatch: pytest.MonkeyPatch) -> N
             raise
 
     monkeypatch.setattr(writer.Writer, "sync", broken)
+    assert caught()
+
+
+def test_mutant_the_oldest_gives_way_before_its_loss_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    give_up = SegmentSpool._give_up
+
+    def broken(self: SegmentSpool, reason: str) -> bool:
+        monkeypatch.setattr(self, "save", lambda: None)
+        done = give_up(self, reason)
+        monkeypatch.delattr(self, "save")
+        return done
+
+    monkeypatch.setattr(SegmentSpool, "_give_up", broken)
+    assert caught()
+
+
+def test_mutant_the_newest_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    oldest = SegmentSpool._oldest
+
+    def broken(self: SegmentSpool) -> tuple[ledger.Epoch, ledger.Segment] | None:
+        found = oldest(self)
+        return (found[0], found[0].segments[-1]) if found is not None else None
+
+    monkeypatch.setattr(SegmentSpool, "_oldest", broken)
     assert caught()

@@ -18,13 +18,13 @@ from typing import cast
 
 import pytest
 
-from citynet_gateway.cli import wall_clock_us
 from citynet_gateway.drivers.hj212.driver import Hj212
 from citynet_gateway.drivers.hj212.request import Reply, Request, clock_query, clock_set, interval_query, interval_set
 from citynet_gateway.drivers.port import Context, Offer, Resumed
 from citynet_gateway.intake import Sorter
 from citynet_gateway.settings import GatewaySettings
 from citynet_gateway.spool.files import LocalFiles
+from citynet_gateway.timekeeper import wall_us
 from citynet_sim.protocols.hj212 import Station, frame
 from tests.cabinet import Cabinet
 from tests.gateway import wait_for
@@ -335,7 +335,7 @@ def test_requests_to_a_station(tmp_path: Path) -> None:
         }
     )
     offers: queue.Queue[Offer | Resumed] = queue.Queue()
-    context = Context(settings, LocalFiles(), wall_clock_us, time.monotonic, Random(1), Sorter([]))
+    context = Context(settings, LocalFiles(), wall_us, time.monotonic, Random(1), Sorter([]))
     driver = Hj212(context, settings.hj212)
     driver.start(offers.put)
     try:

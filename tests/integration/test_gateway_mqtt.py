@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
@@ -261,7 +262,7 @@ def test_the_spool_can_be_looked_into_while_the_gateway_runs(city: City) -> None
 def test_importing_the_service_loads_nothing_of_the_server() -> None:
     code = (
         "import sys, citynet_gateway.service, citynet_gateway.cli; "
-        "print(sorted({'numpy', 'fastapi', 'psycopg', 'uvicorn', 'mqtt5'} & set(sys.modules)))"
+        "print(sorted({'numpy', 'fastapi', 'psycopg', 'uvicorn', 'mqtt5', 'rich', 'sqlite3', 'asyncio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
@@ -353,6 +354,34 @@ def test_a_full_spool_answers_nobody_says_so_and_resumes_by_itself(city: City) -
     wait_for(lambda: len(city.server.notes) == count and not city.server.statuses[-1].full, "everything arrived", 40)
     assert len(city.gateway.events("spool-room-back")) == 1
     assert city.server.values() == [1.0]
+
+
+def test_at_a_full_spool_messages_that_cannot_wait_displace_the_oldest_and_it_is_declared(city: City) -> None:
+    city.configure(segment_bytes=64 << 10, spool_bytes_max=8 << 20)
+    city.server.mute = True
+    city.start()
+    count = 160
+    city.device.send_all([b"\xff" * 65_536] * count)  # QoS 1: more than the spool takes
+    wait_for(lambda: city.server.statuses and city.server.statuses[-1].full, "the status says full")
+    late = 300
+    for number in range(late):
+        padding = {f"{k:02d}_{'x' * 50}": k for k in range(60)}
+        city.device._client.publish(city.device.topic, json.dumps({"level": number, **padding}), qos=0)
+    city.server.mute = False
+    wait_for(lambda: len(levels(city)) == late, "what could not wait arrives", 40)
+    wait_for(lambda: not city.server.statuses[-1].full, "there is room again", 40)
+    wait_for(
+        lambda: len(raw_notes(city)) + sum(loss.span for _, _, loss in city.server.losses()) == count,
+        "all else is told",
+        40,
+    )
+    assert {loss.reason for _, _, loss in city.server.losses()} == {"spool_full"}
+    assert levels(city) == [float(number) for number in range(late)]
+
+
+def raw_notes(city: City) -> list[RawNote]:
+    with city.server._lock:
+        return [note for _, _, _, note in city.server.notes if isinstance(note, RawNote)]
 
 
 def test_mutant_answer_before_sync_is_caught(city: City) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -125,12 +124,6 @@ class City:
 
     def lines(self, kind: str) -> int:
         return self.truth.read_bytes().count(b'{"t":"%s"' % kind.encode()) if self.truth.exists() else 0
-
-
-@pytest.fixture(autouse=True)
-def plain_logs() -> None:
-    """Forget the logging that a command in an earlier test has set up: its stderr is closed by now."""
-    structlog.reset_defaults()
 
 
 StartCity = Callable[..., City]

@@ -71,7 +71,7 @@ def frames(files: SimFiles, path: Path) -> list[tuple[int, int, range]]:
     assert name is not None
     return [
         (raw.start, raw.end, range(raw.frame().seq0, raw.frame().last + 1))
-        for raw in scan(data, decode_header(data)[0], seed_of(name))
+        for raw in scan(data, decode_header(data).end, seed_of(name))
     ]
 
 
@@ -141,7 +141,7 @@ def test_one_broken_watermark_slot_costs_one_save() -> None:
     files = make_spool()
     spool = SegmentSpool(FOLDER, SETTINGS, EPOCH + 1, files)
     spool.ack(TELEMETRY, EPOCH, 3)
-    spool.save()  # generation 2: the first slot
+    spool.save()  # generation 4, after those of both openings: the first slot
     spool.close()
     handle = files.open(FOLDER / "watermark")
     handle.pwrite(b"\xff" * 24, 0)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -13,8 +16,12 @@ from citynet.control import Stream
 from citynet.wire import STREAMS
 from tests.spool_world import FAULTS, SpoolWorld
 
-SCHEDULES = 250
-STEPS = 60
+SCHEDULES = (
+    (9_900, 8),
+    (100, 60),
+)  # (how many, steps of each): mostly short ones, in which a first fault does its worst
+NIGHTLY_STEPS = 20
+NIGHTLY_PART = 1_000
 
 streams = st.sampled_from(STREAMS)
 
@@ -39,9 +46,9 @@ class SpoolMachine(RuleBasedStateMachine):
             self.world.append(stream, readings, notes, size)
         self.world.sync(stream)
 
-    @rule(stream=streams, size=st.integers(0, 300))
-    def append(self, stream: Stream, size: int) -> None:
-        self.world.append(stream, 1, 1, size)
+    @rule(stream=streams, size=st.integers(0, 300), waits=st.booleans())
+    def append(self, stream: Stream, size: int, waits: bool) -> None:
+        self.world.append(stream, 1, 1, size, waits=waits)
 
     @rule(stream=streams, share=st.floats(0, 1))
     def ack(self, stream: Stream, share: float) -> None:
@@ -78,16 +85,31 @@ SpoolMachine.TestCase.settings = settings(
 TestSpoolModel = SpoolMachine.TestCase
 
 
-def run_schedules(first_seed: int, count: int) -> None:
-    """Random lives of a spool; an assertion names the seed."""
+def run_schedules(first_seed: int, count: int, steps: int) -> int:
+    """So many random lives of a spool; an assertion names the seed. How many there were."""
+    done = 0
     for seed in range(first_seed, first_seed + count):
         try:
-            SpoolWorld(seed).live(STEPS)
+            SpoolWorld(seed).live(steps)
         except AssertionError as error:
-            raise AssertionError(f"seed {seed}: {error}") from error
+            raise AssertionError(f"seed {seed}, {steps} steps: {error}") from error
+        done += 1
+    return done
 
 
 def test_random_schedules_of_faults_kills_and_power_cuts() -> None:
     seed = Random().getrandbits(40)
     print(f"first seed {seed}")
-    run_schedules(seed, SCHEDULES)
+    done = sum(run_schedules(seed, count, steps) for count, steps in SCHEDULES)
+    assert done >= 10_000
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(6 * 3600)
+def test_a_million_schedules() -> None:
+    seed = Random().getrandbits(40)
+    print(f"first seed {seed}")
+    tasks = [(seed + NIGHTLY_PART * k, NIGHTLY_PART, NIGHTLY_STEPS) for k in range(1_000_000 // NIGHTLY_PART)]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        done = sum(pool.map(run_schedules, *zip(*tasks, strict=True)))
+    assert done >= 1_000_000

@@ -12,8 +12,9 @@ from citynet.reading import Reading
 from citynet.wire import ALARM, TELEMETRY
 from citynet_gateway.spool import SegmentSpool, SpoolFull, SpoolLocked, SpoolSettings
 from citynet_gateway.spool.files import LocalFiles
-from citynet_gateway.spool.inspect import inspect
-from citynet_gateway.spool.reader import READ_FAILURES_MAX
+from citynet_gateway.spool.inspect import SegmentView, inspect
+from citynet_gateway.spool.reader import CHUNK_BYTES, READ_FAILURES_MAX
+from citynet_gateway.spool.watermark import SLOT_BYTES
 from tests.sim_files import SimFiles
 
 SMALL = SpoolSettings(segment_bytes=600, bytes_max=40_000, tokens_max=4)
@@ -239,7 +240,189 @@ def test_inspection_reads_only(tmp_path: Path) -> None:
     fill(spool, 40)
     spool.ack(TELEMETRY, 1, 30)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    state = inspect(LocalFiles(), tmp_path, verify=True)
+    state = inspect(SegmentView(LocalFiles(), tmp_path), verify=True)
     assert [(item.acked, item.last, item.held, item.lost) for item in state] == [(30, 40, 10, 0)]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    spool.close()
+
+
+def test_frames_larger_than_what_is_read_at_a_time_come_back_whole(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SpoolSettings(segment_bytes=8 << 20), 1)
+    sizes = [10, 3 * CHUNK_BYTES, CHUNK_BYTES, 0, 9 * CHUNK_BYTES, 1, CHUNK_BYTES - 40]
+    for number, size in enumerate(sizes):
+        spool.append(TELEMETRY, readings(number), [RawNote("t", b"\xc7\x9e" * (size // 2), str(number))])
+        spool.sync(TELEMETRY)
+    found, seq = [], 1
+    while (run := spool.read(TELEMETRY, 1, seq, 1, 1 << 20)) is not None:
+        found += [item.value for item in run.readings]
+        found += [float(note.reason) for _, note in run.notes if isinstance(note, RawNote)]
+        seq = run.last + 1
+    assert found == [float(k // 2) for k in range(2 * len(sizes))]
+    spool.close()
+
+
+def test_a_reader_that_has_caught_up_goes_on_as_the_segment_grows(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SpoolSettings(), 1)
+    for number in range(4 * CHUNK_BYTES // 100):
+        fill_one = readings(number, number + 0.5)
+        spool.append(TELEMETRY, fill_one, [])
+        if number % 50 == 0:
+            spool.sync(TELEMETRY)
+            run = spool.read(TELEMETRY, 1, spool.synced(TELEMETRY) - 1, 10, 1 << 20)
+            assert run is not None
+            assert [item.value for item in run.readings] == [number, number + 0.5]
+    spool.close()
+
+
+def test_damage_longer_than_what_is_read_at_a_time_is_passed_over(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SpoolSettings(segment_bytes=8 << 20), 1)
+    for number in range(60):
+        spool.append(TELEMETRY, [], [RawNote("t", b"x" * 20_000, str(number))])
+        spool.sync(TELEMETRY)
+    spool.close()
+    (path,) = tmp_path.glob("telemetry-*.seg")
+    data = bytearray(path.read_bytes())
+    data[5 * 20_060 : 50 * 20_060] = b"\xc7\x9e\x00\x00" * (45 * 20_060 // 4)
+    path.write_bytes(data)
+    spool = SegmentSpool(tmp_path, SpoolSettings(segment_bytes=8 << 20), 2)
+    kept, lost, seq = [], [], 1
+    while (run := spool.read(TELEMETRY, 1, seq, 7, 1 << 20)) is not None:
+        kept += [int(note.reason) for _, note in run.notes if isinstance(note, RawNote)]
+        lost += [note for _, note in run.notes if isinstance(note, LossNote)]
+        seq = run.last + 1
+    (loss,) = lost
+    assert kept == [*range(loss.first - 1), *range(loss.last, 60)]
+    assert 44 <= loss.span <= 46
+    spool.close()
+
+
+class CountingFiles(LocalFiles):
+    """Notes which files are read."""
+
+    def __init__(self) -> None:
+        self.read_names: list[str] = []
+
+    def read(self, path: Path, offset: int, size: int) -> bytes:
+        self.read_names.append(path.name)
+        return super().read(path, offset, size)
+
+
+def test_opening_reads_the_newest_segment_only_however_many_epochs_there_are(tmp_path: Path) -> None:
+    for epoch in range(1, 13):
+        spool = SegmentSpool(tmp_path, SMALL, epoch)
+        fill(spool, 12, first=12 * epoch)
+        spool.close()
+    files = CountingFiles()
+    spool = SegmentSpool(tmp_path, SMALL, 13, files)
+    assert len([name for name in files.read_names if name.endswith(".seg")]) == 1
+    assert [span.last for span in spool.spans(TELEMETRY)] == [12] * 12 + [0]
+    assert [values(spool, epoch) for epoch in range(1, 13)] == [
+        [float(12 * epoch + k) for k in range(12)] for epoch in range(1, 13)
+    ]
+    assert [spool.knows(TELEMETRY, (155 - k).to_bytes(8, "big")) for k in range(5)] == [True] * 4 + [False]
+    spool.close()
+
+
+def test_an_old_epoch_whose_last_segment_has_changed_is_scanned_again(tmp_path: Path) -> None:
+    for epoch in (1, 2, 3):
+        spool = SegmentSpool(tmp_path, SMALL, epoch)
+        fill(spool, 12)
+        spool.close()
+    last = max(path for path in tmp_path.glob("*.seg") if f"-{1:014x}-" in path.name)
+    last.write_bytes(last.read_bytes()[:-3])
+    spool = SegmentSpool(tmp_path, SMALL, 4)
+    assert spool.report.regression_records == 1
+    assert values(spool, 1) == [float(k) for k in range(11)]
+    spool.close()
+
+
+def losses(spool: SegmentSpool, epoch: int, seq: int = 1) -> list[LossNote]:
+    found: list[LossNote] = []
+    while (run := spool.read(TELEMETRY, epoch, seq, 100, 1 << 20)) is not None:
+        found += [note for _, note in run.notes if isinstance(note, LossNote)]
+        seq = run.last + 1
+    return found
+
+
+def fill_up(spool: SegmentSpool) -> int:
+    """Until a source that can wait is refused; the number of records."""
+    count = 0
+    try:
+        while True:
+            fill(spool, 1, first=count)
+            count += 1
+    except SpoolFull:
+        return count
+
+
+def test_for_a_source_that_cannot_wait_the_oldest_telemetry_gives_way(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SMALL, 1)
+    count = fill_up(spool)
+    for k in range(count, count + 200):
+        spool.append(TELEMETRY, readings(k), [], waits=False)
+        spool.sync(TELEMETRY)
+        assert spool.used_bytes <= SMALL.bytes_max
+        with pytest.raises(SpoolFull):  # what gave way is not taken by those that can wait
+            spool.append(TELEMETRY, readings(-1), [])
+    (loss,) = losses(spool, 1)
+    assert (loss.first, loss.reason) == (1, "spool_full")
+    assert spool.given_up == {"spool_full": loss.span}
+    assert values(spool, 1) == [float(k) for k in range(loss.last, count + 200)]
+    spool.close()
+    spool = SegmentSpool(tmp_path, SMALL, 2)
+    assert losses(spool, 1) == [loss]
+    spool.ack(TELEMETRY, 1, loss.last)
+    assert losses(spool, 1, loss.last + 1) == []
+    spool.close()
+
+
+def test_an_alarm_that_cannot_wait_displaces_telemetry(tmp_path: Path) -> None:
+    spool = SegmentSpool(tmp_path, SMALL, 1)
+    fill_up(spool)
+    for k in range(400):
+        spool.append(ALARM, readings(k), [], waits=False)
+        spool.sync(ALARM)
+    assert losses(spool, 1)[0].reason == "spool_full"
+    assert spool.synced(ALARM) == 400
+    assert spool.used_bytes <= SMALL.bytes_max
+    spool.close()
+
+
+def test_a_loss_is_written_on_a_full_disk_before_anything_is_removed(tmp_path: Path) -> None:
+    files = SimFiles()
+    spool = SegmentSpool(SIM, SMALL, 1, files)
+    count = fill_up(spool)
+    assert files.size(SIM / "watermark") >= 2 * SLOT_BYTES, "room for the loss is taken beforehand"
+    files.faults["datasync"] = [OSError(errno.EIO, "planned")]
+    before = set(files.names(SIM))
+    assert not spool.give_way()
+    assert set(files.names(SIM)) == before
+    assert losses(spool, 1) == []
+    assert spool.give_way()
+    files.kill()
+    spool = SegmentSpool(SIM, SMALL, 2, files)
+    (loss,) = losses(spool, 1)
+    assert values(spool, 1) == [float(k) for k in range(loss.last, count)]
+
+
+def test_what_is_too_old_is_given_up_by_a_clock_that_nobody_sets(tmp_path: Path) -> None:
+    now_s = 0.0
+    settings = SpoolSettings(segment_bytes=600, bytes_max=40_000, tokens_max=4, age_max_s=100)
+    spool = SegmentSpool(tmp_path, settings, 1, monotonic_s=lambda: now_s)
+    fill(spool, 30)
+    now_s = 90.0
+    fill(spool, 30, first=30)
+    spool.expire()
+    assert losses(spool, 1) == []
+    spool.save()
+    spool.close()
+    spool = SegmentSpool(tmp_path, settings, 2, monotonic_s=lambda: 5_000.0 + now_s)  # another boot
+    spool.expire()
+    assert losses(spool, 1) == []
+    now_s = 101.0
+    spool.expire()
+    (loss,) = losses(spool, 1)
+    assert (loss.first, loss.reason) == (1, "spool_age")
+    assert 10 < loss.last <= 30
+    assert values(spool, 1) == [float(k) for k in range(loss.last, 60)]
     spool.close()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from typer.testing import CliRunner, Result
 
 from citynet_sim.cli import app
@@ -21,13 +19,6 @@ texture = false
 population = 0
 devices = { gas-well = 6, water-meter = 4, manhole = 5, pump-station = 2 }
 """
-
-
-@pytest.fixture(autouse=True)
-def own_logs() -> Iterator[None]:
-    """A command sets up logging to the runner's stderr, which is closed afterwards: do not leave that to other tests."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class Server(uvicorn.Server):
         yield
 
 
-class _ToStructlog(logging.Handler):
+class _ToOurLog(logging.Handler):
     """Hands warnings of the libraries to our log, so that a log has one format."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -71,7 +71,7 @@ def url_of(listener: socket.socket, scheme: str = "http") -> str:
 def bridge_library_logs() -> None:
     """Send the libraries' warnings to our log. The pool's are left out: an outage is logged once, by us."""
     root = logging.getLogger()
-    root.handlers = [_ToStructlog(logging.WARNING)]
+    root.handlers = [_ToOurLog(logging.WARNING)]
     root.setLevel(logging.WARNING)
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):

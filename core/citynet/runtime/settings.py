@@ -9,52 +9,33 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from contextvars import ContextVar
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from citynet.errors import ConfigError
+from citynet.runtime import environment
 
 DEFAULT_FILE = Path("citynet.toml")
 
 
-class Table(BaseSettings):
+class TableConfig(ConfigDict, total=False):
+    """pydantic's configuration, and where the environment speaks of the table."""
+
+    env_prefix: str
+
+
+class Table(BaseModel):
     """Base of every settings table. Subclasses set `model_config = table_config("NAME")`."""
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags and environment are merged by `load`, file last: one order, visible in one place."""
-        return (
-            init_settings,
-            env_settings,
-            InitSettingsSource(settings_cls, _from_file.get()),
-        )
+    model_config: ClassVar[TableConfig] = TableConfig(extra="forbid", frozen=True, validate_default=True)
 
 
-# The table of the file that `validate` is loading now: pydantic-settings takes sources of a class, not of a call.
-_from_file: ContextVar[dict[str, Any]] = ContextVar("table_from_file", default={})  # noqa: B039  (never written to)
-
-
-def table_config(name: str) -> SettingsConfigDict:
+def table_config(name: str) -> TableConfig:
     """Configuration of the table `[name]`: environment variables ``CITYNET_NAME_FIELD``, nested by ``__``."""
-    return SettingsConfigDict(
-        env_prefix=f"CITYNET_{name.upper()}_",
-        env_nested_delimiter="__",
-        extra="forbid",
-        frozen=True,
-        nested_model_default_partial_update=True,
-    )
+    return TableConfig(extra="forbid", frozen=True, validate_default=True, env_prefix=f"CITYNET_{name.upper()}_")
 
 
 class TlsSettings(BaseModel, extra="forbid", frozen=True):
@@ -202,17 +183,27 @@ def validate(model: type[T], table: dict[str, Any], path: Path | None, flags: Ma
     name = table_name(model)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     problems = _unknown_environment(model, prefix)
-    token = _from_file.set(table)
+    spoken, unreadable = environment.read(model, prefix)
+    if unreadable:
+        raise ConfigError(problems + unreadable)
     try:
-        settings = model(**given)
+        settings = model.model_validate(_over_defaults(model, environment.merge(table, spoken, given)))
     except ValidationError as error:
         problems += [_explain(item, name, path, given, prefix) for item in error.errors()]
         raise ConfigError(problems) from None
-    finally:
-        _from_file.reset(token)
     if problems:
         raise ConfigError(problems)
     return settings
+
+
+def _over_defaults(model: type[Table], values: dict[str, Any]) -> dict[str, Any]:
+    """Who sets one key of an inner table that is there by default keeps the defaults of its others."""
+    below = {
+        name: field.default.model_dump()
+        for name, field in model.model_fields.items()
+        if isinstance(field.default, BaseModel) and isinstance(values.get(name), dict)
+    }
+    return environment.merge(below, values)
 
 
 def _unknown_environment(model: type[Table], prefix: str) -> list[str]:

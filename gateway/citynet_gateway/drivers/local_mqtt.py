@@ -188,7 +188,7 @@ class LocalMqtt:
         parts, rejected = self._interpret(message, payload)
         token = source_token(message.topic, packet_id, payload, self._salt) if packet_id else b""
         receipt = (self._connection, packet_id)
-        self._put(Offer(self, receipt, tuple(parts), token, bool(message.dup and packet_id), rejected))
+        self._put(Offer(self, receipt, tuple(parts), token, bool(message.dup and packet_id), rejected, bool(packet_id)))
 
     def _interpret(self, message: paho.MQTTMessage, payload: bytes) -> tuple[list[Part], int]:
         accept_us = self._stamp_us()

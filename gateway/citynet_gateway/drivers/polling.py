@@ -94,7 +94,7 @@ class Pending:
             parts.append(Part(TELEMETRY, others, tuple(events)))
         with self._lock:
             self._records += records
-        self._put(Offer(self._driver, records, tuple(parts)))
+        self._put(Offer(self._driver, records, tuple(parts), waits=False))
 
     def answered(self, offers: Sequence[Offer]) -> None:
         """These are synced."""

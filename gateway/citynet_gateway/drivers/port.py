@@ -49,6 +49,8 @@ class Offer:
         token: names the delivery; empty if the source never repeats one.
         repeated: the source says that it may have sent this before; only then the token is looked up.
         rejected: how many raw notes are in `parts`.
+        waits: the source keeps the message until it is answered. What cannot wait (polled, QoS 0) is taken even when the spool
+            is full: the oldest telemetry gives way.
     """
 
     driver: Driver | None
@@ -57,6 +59,7 @@ class Offer:
     token: bytes = b""
     repeated: bool = False
     rejected: int = 0
+    waits: bool = True
 
 
 @dataclass(frozen=True, slots=True)

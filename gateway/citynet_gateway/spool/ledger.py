@@ -9,6 +9,8 @@ from citynet.control import Stream
 from citynet_gateway.spool.port import Span
 from citynet_gateway.spool.segment import SegmentName
 
+DROPS_MAX = 8  # ranges of one epoch; they alternate only where byte and age cap do
+
 
 @dataclass(slots=True)
 class Segment:
@@ -18,6 +20,16 @@ class Segment:
     size: int
     last: int
     damaged: bool = False
+    begun_s: int | None = None  # on the spool's own clock; None: its header tells
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Records `first`..`last` were given up, unacknowledged, for `reason`."""
+
+    first: int
+    last: int
+    reason: str
 
 
 @dataclass(slots=True)
@@ -35,7 +47,26 @@ class Epoch:
     acked: int = 0
     claimed: int = 0
     synced: int = 0
+    tail_bytes: int = 0  # of the last segment, as the watermark knows it; 0: it must be scanned
     segments: list[Segment] = field(default_factory=list)
+    drops: list[Drop] = field(default_factory=list)
+
+    def drop(self, first: int, last: int, reason: str) -> None:
+        """Book a loss behind those booked before; adjoining ones of one reason are one, and of very many the oldest are."""
+        if self.drops and self.drops[-1].reason == reason and self.drops[-1].last + 1 == first:
+            first = self.drops.pop().first
+        self.drops.append(Drop(first, last, reason))
+        while len(self.drops) > DROPS_MAX:
+            older, newer = self.drops[:2]
+            self.drops[:2] = [Drop(older.first, newer.last, newer.reason)]
+
+    @property
+    def released(self) -> int:
+        """Up to where nothing needs to be kept: acknowledged, or given up. What is given up is always the oldest there is."""
+        return max(self.acked, self.drops[-1].last if self.drops else 0)
+
+    def dropped_at(self, seq: int) -> Drop | None:
+        return next((drop for drop in self.drops if drop.first <= seq <= drop.last), None)
 
     @property
     def last(self) -> int:

@@ -6,7 +6,7 @@ message gave to one stream and is accepted as a whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,7 +37,8 @@ class SpoolSettings:
     """Bounds of a spool.
 
     `bytes_max` is the cap of all segment files together; an eighth of it is kept for alarms, so that a
-    telemetry backlog never refuses one. `tokens_max` is how many source tokens of a stream are remembered for
+    telemetry backlog never refuses one. `age_max_s` is the cap of age, in seconds that the spool was open (0: none).
+    `tokens_max` is how many source tokens of a stream are remembered for
     de-duplication.
     """
 
@@ -46,11 +47,18 @@ class SpoolSettings:
     tokens_max: int = 4_096
     pending_bytes_max: int = 4 << 20
     finished_epochs_max: int = 16
+    age_max_s: int = 0
 
     def cap(self, stream: Stream) -> int:
-        """Most bytes that a stream's segments may take."""
-        share = self.bytes_max // 8
-        return share if stream == "alarm" else self.bytes_max - share
+        """Most bytes that a stream may take. Alarms may take what telemetry leaves."""
+        return self.bytes_max if stream == "alarm" else self.bytes_max - self.bytes_max // 8
+
+    def room(self, stream: Stream, *, waits: bool) -> int:
+        """Up to how many bytes a stream takes from sources that can wait, or cannot.
+
+        For those that cannot there is always a little more room, so that what they displace is not taken by the others.
+        """
+        return self.cap(stream) - (2 * self.segment_bytes if waits and stream == "telemetry" else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +129,32 @@ class Spool(Protocol):
     @property
     def used_bytes(self) -> int: ...
 
-    def append(self, stream: Stream, readings: Sequence[Reading], notes: Sequence[Note], token: bytes = b"") -> int:
+    def append(
+        self,
+        stream: Stream,
+        readings: Sequence[Reading],
+        notes: Sequence[Note],
+        token: bytes = b"",
+        *,
+        waits: bool = True,
+    ) -> int:
         """Take a frame into memory and return its last sequence number.
 
-        It is safe only after `sync`. SpoolFull.
+        It is safe only after `sync`. For a source that cannot wait (not `waits`) the oldest telemetry gives way. SpoolFull.
         """
+        ...
+
+    def give_way(self) -> bool:
+        """Give up the oldest telemetry, its loss written down first; False if there is none to give."""
+        ...
+
+    def expire(self) -> None:
+        """Give up telemetry that is older than the cap of age. OSError: later."""
+        ...
+
+    @property
+    def given_up(self) -> Mapping[str, int]:
+        """Records given up since the opening, by reason."""
         ...
 
     def appended(self, stream: Stream) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from citynet.notes import LossNote, Note, RawNote
@@ -16,11 +17,15 @@ from citynet_gateway.spool.ledger import Epoch, Segment
 from citynet_gateway.spool.port import Frame, Run
 from citynet_gateway.spool.segment import Raw, SegmentName, decode_header, scan, seed_of
 
+CHUNK_BYTES = 128 << 10
 READ_FAILURES_MAX = 5  # then the rest of the segment counts as damaged: a dead sector must not stop the stream
 SERVER_REGRESSION = "server_regression"
 SPOOL_REGRESSION = "spool_regression"
 SEGMENT_DAMAGED = "segment_damaged"
 SEGMENT_MISSING = "segment_missing"
+SPOOL_FULL = "spool_full"
+SPOOL_AGE = "spool_age"
+GIVEN_UP = (SPOOL_FULL, SPOOL_AGE)  # the watermark names them by their place
 _READING_BYTES = 48  # estimates of the size in an envelope, to bound it
 _NOTE_BYTES = 160
 
@@ -28,14 +33,15 @@ _NOTE_BYTES = 160
 class Reader:
     """A position in one stream. Reading on is sequential; going back costs one scan of a segment.
 
-    Memory: the unread rest of one segment.
+    Memory: `CHUNK_BYTES` of a segment, or one frame where that is larger.
     """
 
     def __init__(self, files: Files, folder: Path) -> None:
         self._files = files
         self._folder = folder
         self._name: SegmentName | None = None
-        self._loaded = 0  # bytes of the segment taken from the file so far
+        self._taken = 0  # offset in the segment behind what was taken from the file and scanned
+        self._chunk_at = 0  # offset of the bytes being scanned
         self._frames: Iterator[Raw] = iter(())
         self._frame: Frame | None = None  # the latest one; the next read may begin inside it
         self._failures = 0
@@ -48,7 +54,7 @@ class Reader:
             OSError: the segment cannot be read now. After `READ_FAILURES_MAX` times its rest is declared lost
                 instead.
         """
-        run = _RunBuilder(epoch.number, seq, records_max, bytes_max)
+        run = RunBuilder(epoch.number, seq, records_max, bytes_max)
         while not run.full:
             piece = self._piece(epoch, run.next_seq)
             if piece is None or not run.take(piece):
@@ -59,9 +65,12 @@ class Reader:
         """What stands at `seq`: the frame that covers it, or the loss that begins there."""
         if seq > epoch.last:
             return None
+        if (drop := epoch.dropped_at(seq)) is not None:
+            return LossNote(seq, drop.last, drop.reason)
         at = bisect_right(epoch.segments, seq, key=lambda segment: segment.name.first) - 1
         if at < 0:
             end = epoch.segments[0].name.first - 1 if epoch.segments else epoch.last
+            end = min([end, *(drop.first - 1 for drop in epoch.drops if drop.first > seq)])
             if seq <= epoch.acked:  # acknowledged and removed here; the server forgot it
                 return LossNote(seq, min(end, epoch.acked), SERVER_REGRESSION)
             return LossNote(seq, end, SEGMENT_MISSING if epoch.segments else SPOOL_REGRESSION)
@@ -87,10 +96,12 @@ class Reader:
         while frame is None or frame.last < seq:
             raw = next(self._frames, None)
             if raw is None:
-                if self._loaded >= segment.size:
+                if self._taken >= segment.size:
                     return None
                 self._load(segment)
                 continue
+            if self._taken < segment.size:  # a part of it, or it has grown since
+                self._taken = self._chunk_at + raw.end
             frame = raw.frame()
             if frame.last > segment.last:
                 return None
@@ -98,15 +109,32 @@ class Reader:
         return frame
 
     def _rewind(self, segment: Segment) -> None:
-        self._name, self._loaded, self._frame, self._frames = segment.name, 0, None, iter(())
+        self._name, self._frame, self._frames = segment.name, None, iter(())
+        self._taken = self._chunk_at = 0
 
     def _load(self, segment: Segment) -> None:
-        """Take what the segment holds beyond what was taken before.
+        """Take the next bytes of the segment: enough for a whole frame, to the segment's end where nothing but damage follows.
 
-        It ends with a whole frame: only synced bytes count.
+        The segment ends with a whole frame: only synced bytes count.
         """
+        seed, size_max = seed_of(segment.name), CHUNK_BYTES
+        while True:
+            data = self._bytes(segment, min(size_max, segment.size - self._taken))
+            is_all = len(data) < size_max or self._taken + len(data) >= segment.size
+            start = decode_header(data).end if self._taken == 0 else 0
+            frames = scan(data, start, seed, is_all=is_all)
+            first = next(frames, None)
+            if first is not None or is_all:
+                break
+            size_max *= 4
+        self._chunk_at = self._taken
+        self._frames = chain((first,), frames) if first is not None else frames
+        if is_all:
+            self._taken = segment.size
+
+    def _bytes(self, segment: Segment, size: int) -> bytes:
         try:
-            data = self._files.read(self._folder / str(segment.name), self._loaded, segment.size - self._loaded)
+            data = self._files.read(self._folder / str(segment.name), self._taken, size)
         except FileNotFoundError:
             data = b""
         except OSError:
@@ -115,12 +143,10 @@ class Reader:
                 raise
             data = b""
         self._failures = 0
-        start = decode_header(data)[0] if self._loaded == 0 else 0
-        self._frames = scan(data, start, seed_of(segment.name))
-        self._loaded = segment.size
+        return data
 
 
-class _RunBuilder:
+class RunBuilder:
     """Collects frames and losses into one run within its bounds."""
 
     def __init__(self, epoch: int, seq0: int, records_max: int, bytes_max: int) -> None:

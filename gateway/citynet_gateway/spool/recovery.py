@@ -1,23 +1,26 @@
 """Opening a spool after whatever happened to it: find the segments, cut torn tails, learn what is missing. It always starts.
 
-Only the last segment of each epoch is scanned; of the others the next one's name tells the range, so that
-opening a full spool takes no longer than opening an empty one. Damage in those is found, and declared, when
-they are read.
+Only the last segment of the newest epoch is scanned; of the others the next one's name tells the range, or the watermark where
+the epoch was settled by an earlier opening, so that opening a full spool takes no longer than opening an empty one. Damage in
+those is found, and declared, when they are read.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from citynet.control import Stream
 from citynet.wire import STREAMS
 from citynet_gateway.spool.files import File, Files, close_quietly, write_all
-from citynet_gateway.spool.ledger import Epoch, Segment
-from citynet_gateway.spool.segment import SegmentName, decode_header, parse_name, scan, seed_of
+from citynet_gateway.spool.ledger import Drop, Epoch, Segment
+from citynet_gateway.spool.reader import GIVEN_UP
+from citynet_gateway.spool.segment import TOKEN_BYTES, SegmentName, decode_header, parse_name, scan, seed_of
 from citynet_gateway.spool.watermark import Mark
 
 SEGMENT_READ_BYTES_MAX = 64 << 20
@@ -59,9 +62,29 @@ class _Scan:
     last: int
     end: int
     header_end: int
-    tokens: list[bytes] = field(default_factory=list)
+    tokens: deque[bytes]
     safe_end: int = 0
     doubtful: bytes = b""
+
+
+class _Outlines:
+    """What the frames of a segment say of themselves: first and last number, end, token. As arrays, for a segment has many."""
+
+    def __init__(self, data: bytes, start: int, seed: int) -> None:
+        self._numbers = array("q")
+        self._tokens = bytearray()
+        self.synced_max = 0
+        for raw in scan(data, start, seed):
+            seq0, last, synced, token = raw.outline()
+            self._numbers.extend((seq0, last, raw.end, len(token)))
+            self._tokens += token.ljust(TOKEN_BYTES, b"\0")
+            self.synced_max = max(self.synced_max, synced)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int, bytes]]:
+        for number in range(len(self._numbers) // 4):
+            seq0, last, end, token_bytes = self._numbers[4 * number : 4 * number + 4]
+            at = TOKEN_BYTES * number
+            yield seq0, last, end, bytes(self._tokens[at : at + token_bytes])
 
 
 def recover(files: Files, folder: Path, marks: Sequence[Mark], *, repair: bool) -> Found:
@@ -79,9 +102,14 @@ def recover(files: Files, folder: Path, marks: Sequence[Mark], *, repair: bool) 
         epoch.segments.append(Segment(name, _size(files, folder / str(name)), 0))
     tokens: dict[Stream, list[bytes]] = {stream: [] for stream in STREAMS}
     ordered = [epochs[key] for key in sorted(epochs, key=lambda key: key[1])]
-    for epoch in ordered:
-        found = _Opener(files, folder, report, repair).open(epoch)
-        tokens[epoch.stream] = [*tokens[epoch.stream], *found][-TOKENS_MAX:]
+    complete: set[Stream] = set()  # streams whose tokens are known
+    for epoch in reversed(ordered):
+        opener = _Opener(files, folder, report, repair)
+        if epoch.stream not in complete or not opener.is_settled(epoch):
+            found = opener.open(epoch)
+            tokens[epoch.stream] = [*found, *tokens[epoch.stream]][-TOKENS_MAX:]
+            if opener.has_header:  # it repeats those of the segments before it
+                complete.add(epoch.stream)
         _book_regression(epoch, report)
         report.segments += len(epoch.segments)
     if repair and not _listed(files, folder):
@@ -93,7 +121,14 @@ def recover(files: Files, folder: Path, marks: Sequence[Mark], *, repair: bool) 
 def _from_marks(marks: Sequence[Mark]) -> dict[tuple[Stream, int, int], Epoch]:
     return {
         (mark.stream, mark.opening, mark.epoch): Epoch(
-            mark.stream, mark.opening, mark.epoch, live=False, acked=mark.acked, claimed=mark.claimed
+            mark.stream,
+            mark.opening,
+            mark.epoch,
+            live=False,
+            acked=mark.acked,
+            claimed=mark.claimed,
+            tail_bytes=mark.tail_bytes,
+            drops=[Drop(first, last, GIVEN_UP[code]) for first, last, code in mark.drops if code < len(GIVEN_UP)],
         )
         for mark in marks
         if mark.stream in STREAMS
@@ -114,7 +149,8 @@ def _book_regression(epoch: Epoch, report: Report) -> None:
 
     The reader declares it as the epoch's tail.
     """
-    report.regression_records += max(0, epoch.claimed - max(epoch.synced, epoch.acked))
+    known = max(epoch.synced, epoch.acked, *(drop.last for drop in epoch.drops), 0)
+    report.regression_records += max(0, epoch.claimed - known)
 
 
 def _size(files: Files, path: Path) -> int:
@@ -132,6 +168,19 @@ class _Opener:
         self._folder = folder
         self._report = report
         self._repair = repair
+        self.has_header = False  # whether the tokens that `open` gave are complete
+
+    def is_settled(self, epoch: Epoch) -> bool:
+        """Whether an earlier opening knew where the epoch ends, and its last segment is still as it was then."""
+        segments = epoch.segments
+        if not segments or segments[-1].size != epoch.tail_bytes or not segments[-1].name.first <= epoch.claimed:
+            return False
+        if any(after.name.first <= before.name.first for before, after in pairwise(segments)):
+            return False
+        for segment, after in pairwise(segments):
+            segment.last = after.name.first - 1
+        segments[-1].last = epoch.synced = epoch.claimed
+        return True
 
     def open(self, epoch: Epoch) -> list[bytes]:
         """Give every segment its range, the last one by scanning.
@@ -153,8 +202,12 @@ class _Opener:
             if found.last >= segment.name.first:
                 segment.last = epoch.synced = found.last
                 if found.header_end == 0 and len(segments) > 1:  # its header's tokens are in the segment before it
-                    found.tokens = [*self._scan(segments[-2], segment.name.first - 1, promised).tokens, *found.tokens]
-                return found.tokens if self._settle_tail(segment, found) else []
+                    before = self._scan(segments[-2], segment.name.first - 1, promised).tokens
+                    found.tokens = deque((*before, *found.tokens), TOKENS_MAX)
+                if not self._settle_tail(segment, found):
+                    return []
+                self.has_header = found.header_end > 0
+                return list(found.tokens)
             segments.pop()
             limit = segment.name.first - 1
             if segment.size > found.header_end:
@@ -172,12 +225,13 @@ class _Opener:
         was being written when the power went: nothing of it was promised, so it ends the segment like any torn tail.
         """
         data = self._read(segment)
-        start, tokens = decode_header(data)
-        found = _Scan(segment.name.first - 1, start, start, tokens)
-        outlines = [(*raw.outline(), raw.end) for raw in scan(data, start, seed_of(segment.name))]
-        safe = max((synced for _, _, synced, _, _ in outlines), default=0)
-        safe = max(safe, promised)
-        for seq0, last, _, token, end in outlines:
+        header = decode_header(data)
+        start = header.end
+        segment.begun_s = header.begun_s or None
+        found = _Scan(segment.name.first - 1, start, start, deque(header.tokens, TOKENS_MAX))
+        outlines = _Outlines(data, start, seed_of(segment.name))
+        safe = max(outlines.synced_max, promised)
+        for seq0, last, end, token in outlines:
             if seq0 <= found.last or (limit is not None and last > limit):
                 continue
             if seq0 > found.last + 1:

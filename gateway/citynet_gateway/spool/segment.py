@@ -31,12 +31,14 @@ from citynet.reading import Reading
 from citynet.wire import ALARM, SEQ_MAX, STREAMS, TELEMETRY
 from citynet_gateway.spool.port import RECORDS_MAX, Frame
 
-SEGMENT_MAGIC = b"CNSEG\x01\r\n"
+SEGMENT_MAGIC = b"CNSEG\x02\r\n"
+_MAGIC_1 = b"CNSEG\x01\r\n"  # the same without the time
 TOKEN_BYTES = 8
 FRAME_BODY_BYTES_MAX = 2 << 20
 _MARK = b"\xc7\x9e"
 _FRAME = struct.Struct("<2sII")  # mark, length, crc
-_HEADER = struct.Struct("<8sBQQI")  # magic, stream, epoch, first, number of tokens; tokens and their crc follow
+_HEADER = struct.Struct("<8sBQQI")  # magic, stream, epoch, first, number of tokens; tokens, time and their crc follow
+_TIME = struct.Struct("<I")
 FRAME_HEAD_BYTES = _FRAME.size
 _NAME = re.compile(r"(telemetry|alarm)-(\d{8,12})-([0-9a-f]{14,16})-(\d{16,19})-(\d{1,5})\.seg")
 
@@ -79,28 +81,36 @@ def seed_of(name: SegmentName) -> int:
     return int(google_crc32c.value(struct.pack("<BQ", STREAMS.index(name.stream), name.epoch)))
 
 
-def encode_header(name: SegmentName, tokens: Sequence[bytes]) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Header:
+    """`end`: where the frames begin, 0 for a broken header (the scan finds the first frame by its mark). `begun_s`: when the
+    segment was begun, on the spool's own clock; 0 where that is not known."""
+
+    end: int = 0
+    tokens: tuple[bytes, ...] = ()
+    begun_s: int = 0
+
+
+def encode_header(name: SegmentName, tokens: Sequence[bytes], begun_s: int = 0) -> bytes:
     """Header bytes; `tokens` (of `TOKEN_BYTES` each, oldest first) are those still needed when older segments are gone."""
-    body = _HEADER.pack(SEGMENT_MAGIC, STREAMS.index(name.stream), name.epoch, name.first, len(tokens)) + b"".join(
-        tokens
-    )
+    head = _HEADER.pack(SEGMENT_MAGIC, STREAMS.index(name.stream), name.epoch, name.first, len(tokens))
+    body = b"".join((head, *tokens, _TIME.pack(begun_s)))
     return body + struct.pack("<I", google_crc32c.value(body))
 
 
-def decode_header(data: bytes) -> tuple[int, list[bytes]]:
-    """Where the frames begin, and the tokens.
-
-    A broken header gives (0, []): the scan finds the first frame by its mark.
-    """
+def decode_header(data: bytes) -> Header:
+    """The header at the beginning of `data`."""
     if len(data) < _HEADER.size:
-        return 0, []
+        return Header()
     magic, _, _, _, count = _HEADER.unpack_from(data)
-    end = _HEADER.size + count * TOKEN_BYTES
-    if magic != SEGMENT_MAGIC or len(data) < end + 4:
-        return 0, []
+    tokens_end = _HEADER.size + count * TOKEN_BYTES
+    end = tokens_end + (_TIME.size if magic == SEGMENT_MAGIC else 0)
+    if magic not in (SEGMENT_MAGIC, _MAGIC_1) or len(data) < end + 4:
+        return Header()
     if struct.unpack_from("<I", data, end)[0] != google_crc32c.value(data[:end]):
-        return 0, []
-    return end + 4, [data[at : at + TOKEN_BYTES] for at in range(_HEADER.size, end, TOKEN_BYTES)]
+        return Header()
+    tokens = tuple(data[at : at + TOKEN_BYTES] for at in range(_HEADER.size, tokens_end, TOKEN_BYTES))
+    return Header(end + 4, tokens, _TIME.unpack_from(data, tokens_end)[0] if magic == SEGMENT_MAGIC else 0)
 
 
 def encode_frame(frame: Frame, seed: int) -> bytes:
@@ -132,21 +142,32 @@ class Raw:
         return seq0, seq0 + sum(len(group[3]) for group in groups) + len(notes) - 1, synced, token
 
 
-def scan(data: bytes, start: int, seed: int) -> Iterator[Raw]:
+def scan(data: bytes, start: int, seed: int, *, is_all: bool = True) -> Iterator[Raw]:
     """Every whole frame of `data` from offset `start` on; damage between frames is stepped over.
 
-    Each yielded frame's mark, length and CRC hold. The caller sees damage as a jump in the sequence numbers.
+    Each yielded frame's mark, length and CRC hold. The caller sees damage as a jump in the sequence numbers. Where the file
+    goes on behind `data` (not `is_all`), the scan stops at what may be a frame that is cut off.
     """
     at = start
     while True:
         raw = _frame_at(data, at, seed)
-        if raw is None:
-            at = data.find(_MARK, at + 1)
-            if at < 0:
-                return
+        if raw is not None:
+            yield raw
+            at = raw.end
             continue
-        yield raw
-        at = raw.end
+        if not is_all and _may_go_on(data, at):
+            return
+        at = data.find(_MARK, at + 1)
+        if at < 0:
+            return
+
+
+def _may_go_on(data: bytes, at: int) -> bool:
+    """Whether a frame that begins at `at` could end behind `data`."""
+    if at + FRAME_HEAD_BYTES > len(data):
+        return True
+    mark, length, _ = _FRAME.unpack_from(data, at)
+    return bool(mark == _MARK and length <= FRAME_BODY_BYTES_MAX and at + FRAME_HEAD_BYTES + length > len(data))
 
 
 def _frame_at(data: bytes, at: int, seed: int) -> Raw | None:

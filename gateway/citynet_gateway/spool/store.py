@@ -7,9 +7,14 @@ synced end. Bounds: `SpoolSettings`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from itertools import islice
 from pathlib import Path
+
+import msgspec
 
 from citynet.control import Claim, Stream
 from citynet.notes import Note
@@ -19,15 +24,16 @@ from citynet.wire import ALARM, STREAMS, TELEMETRY
 from citynet_gateway.spool.files import File, Files, LocalFiles, close_quietly
 from citynet_gateway.spool.ledger import Epoch, Segment, Tokens
 from citynet_gateway.spool.port import Frame, Run, Span, SpoolFull, SpoolLocked, SpoolSettings
-from citynet_gateway.spool.reader import Reader
+from citynet_gateway.spool.reader import GIVEN_UP, SPOOL_AGE, SPOOL_FULL, Reader
 from citynet_gateway.spool.recovery import Report, quarantine, recover
-from citynet_gateway.spool.segment import TOKEN_BYTES, encode_frame
-from citynet_gateway.spool.watermark import MARKS_MAX, Mark, WatermarkFile
+from citynet_gateway.spool.segment import TOKEN_BYTES, decode_header, encode_frame
+from citynet_gateway.spool.watermark import DROPS_MAX, MARKS_MAX, Mark, WatermarkFile
 from citynet_gateway.spool.writer import Writer
 
 EPOCH_BITS = 53  # a JSON number everywhere
 WATERMARK = "watermark"
 LOCK = "lock"
+HEADER_BYTES = 64  # of a segment, without its tokens; a little more
 CLAIMS_MAX = 512  # epochs of one stream in a status; more means a crash loop, whose older epochs go first anyway
 
 
@@ -65,13 +71,20 @@ class SegmentSpool:
         OSError: the folder cannot be made, listed or locked. Damage inside it never stops the opening.
     """
 
-    def __init__(self, folder: Path, settings: SpoolSettings, epoch: int, files: Files | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: SpoolSettings,
+        epoch: int,
+        files: Files | None = None,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._files = files = files or LocalFiles()
         self._folder = folder
         self._settings = settings
         files.prepare(folder)
         with ExitStack() as undo:
-            self._lock = _lock(files, folder)
+            self._lock = take_lock(files, folder)
             undo.callback(close_quietly, self._lock)
             self._watermark = WatermarkFile(files, folder / WATERMARK)
             found = recover(files, folder, self._watermark.load(), repair=True)
@@ -79,15 +92,23 @@ class SegmentSpool:
             undo.pop_all()
         self._watermark.opening = max(self._watermark.opening, found.opening_last) + 1
         self._epoch = epoch
+        self._given_up: Counter[str] = Counter()
+        self._monotonic_s = monotonic_s
+        begun_s = [segment.begun_s or 0 for old in found.epochs.values() for item in old for segment in item.segments]
+        self._clock_from_s = max(self._watermark.clock_s, *begun_s, 1) - monotonic_s()
         self.report: Report = found.report
         self._streams: dict[Stream, _Stream] = {
             stream: self._open_stream(stream, found.epochs[stream], found.tokens[stream]) for stream in STREAMS
         }
+        with suppress(OSError):
+            self.save()  # where the old epochs end, so that the next opening need not look again
+            self._watermark.reserve()
+            self.trim()  # what a power cut has brought back
 
     def _open_stream(self, stream: Stream, epochs: list[Epoch], tokens: list[bytes]) -> _Stream:
         live = Epoch(stream, self._watermark.opening, self._epoch, live=True)
         known = Tokens(self._settings.tokens_max, tokens)
-        writer = Writer(self._files, self._folder, live, known, self._settings.segment_bytes)
+        writer = Writer(self._files, self._folder, live, known, self._settings.segment_bytes, self._clock_s)
         return _Stream([*epochs, live], known, writer, Reader(self._files, self._folder))
 
     @property
@@ -109,20 +130,92 @@ class SegmentSpool:
         """Segments given up after a failed write or sync since the opening."""
         return sum(stream.writer.poisoned for stream in self._streams.values())
 
-    def append(self, stream: Stream, readings: Sequence[Reading], notes: Sequence[Note], token: bytes = b"") -> int:
+    def _clock_s(self) -> int:
+        return int(self._clock_from_s + self._monotonic_s())
+
+    def append(
+        self,
+        stream: Stream,
+        readings: Sequence[Reading],
+        notes: Sequence[Note],
+        token: bytes = b"",
+        *,
+        waits: bool = True,
+    ) -> int:
         state = self._streams[stream]
         writer = state.writer
         frame = Frame(writer.appended + 1, state.live.synced, token, tuple(readings), tuple(notes))
         if not frame.count:
             raise ValueError("a frame holds at least one record")
         data = encode_frame(frame, writer.seed)
-        # Room for the next segment's header is kept free, so that a rotation never passes the cap.
-        reserve = 64 + TOKEN_BYTES * self._settings.tokens_max
-        used, cap = state.stored_bytes + writer.pending_bytes, self._settings.cap(stream)
-        if used + len(data) + reserve > cap or writer.pending_bytes + len(data) > self._settings.pending_bytes_max:
-            raise SpoolFull(stream, used, cap)
+        if writer.pending_bytes + len(data) > self._settings.pending_bytes_max:
+            raise SpoolFull(stream, writer.pending_bytes, self._settings.pending_bytes_max)
+        while not self._fits(stream, len(data), waits=waits):
+            if waits or not self.give_way():
+                raise SpoolFull(stream, self._used(stream), self._settings.cap(stream))
         writer.append(data, frame)
         return frame.last
+
+    def _used(self, stream: Stream) -> int:
+        return self._streams[stream].stored_bytes + self._streams[stream].writer.pending_bytes
+
+    def _fits(self, stream: Stream, size: int, *, waits: bool) -> bool:
+        # Room for the next segment's header (both streams') is kept free, so that a rotation never passes the cap.
+        header = HEADER_BYTES + TOKEN_BYTES * self._settings.tokens_max
+        own = self._used(stream) + size + header <= self._settings.room(stream, waits=waits)
+        return own and self.used_bytes + size + 2 * header <= self._settings.bytes_max
+
+    def give_way(self) -> bool:
+        try:
+            return self._give_up(SPOOL_FULL)
+        except OSError:
+            return False
+
+    def expire(self) -> None:
+        age_max_s = self._settings.age_max_s
+        while age_max_s:
+            first_two = list(islice((item for epoch in self._streams[TELEMETRY].epochs for item in epoch.segments), 2))
+            # All of a segment is older than the beginning of the next one.
+            if len(first_two) < 2 or self._begun_s(first_two[1]) + age_max_s > self._clock_s():
+                return
+            self._give_up(SPOOL_AGE)
+
+    @property
+    def given_up(self) -> Mapping[str, int]:
+        return self._given_up
+
+    def _oldest(self) -> tuple[Epoch, Segment] | None:
+        """The oldest telemetry segment; the newest one stays, it has the tokens and may be open."""
+        state = self._streams[TELEMETRY]
+        epoch = next((epoch for epoch in state.epochs if epoch.segments), None)
+        return (epoch, epoch.segments[0]) if epoch is not None and epoch.segments[0] is not state.newest() else None
+
+    def _begun_s(self, segment: Segment) -> int:
+        """When a segment was begun, on the spool's clock. One that does not say counts as new."""
+        if segment.begun_s is None:
+            size = HEADER_BYTES + TOKEN_BYTES * self._settings.tokens_max
+            found = decode_header(self._files.read(self._folder / str(segment.name), 0, size)).begun_s
+            segment.begun_s = found or self._clock_s()
+        return segment.begun_s
+
+    def _give_up(self, reason: str) -> bool:
+        """Remove the oldest telemetry segment, the loss of what it still owes written first. OSError: not (wholly) done."""
+        oldest = self._oldest()
+        if oldest is None:
+            return False
+        epoch, segment = oldest
+        first, before = max(epoch.released + 1, segment.name.first), list(epoch.drops)
+        if first <= segment.last:
+            epoch.drop(first, segment.last, reason)
+        try:
+            self.save()
+        except OSError:
+            epoch.drops = before
+            raise
+        failpoint.hit("gateway.after-loss")
+        self._given_up[reason] += max(0, segment.last - first + 1)
+        self._remove(self._streams[TELEMETRY], epoch, segment)
+        return True
 
     def appended(self, stream: Stream) -> int:
         return self._streams[stream].writer.appended
@@ -169,13 +262,16 @@ class SegmentSpool:
         self.save()
         failpoint.hit("gateway.after-watermark")
         for state, epoch, segment in doomed:
-            if segment.damaged:
-                quarantine(self._files, self._folder, segment.name)
-            else:
-                self._files.unlink(self._folder / str(segment.name))
-            epoch.segments.remove(segment)
-            state.stored_bytes -= segment.size
-            failpoint.hit("gateway.mid-unlink")
+            self._remove(state, epoch, segment)
+
+    def _remove(self, state: _Stream, epoch: Epoch, segment: Segment) -> None:
+        if segment.damaged:
+            quarantine(self._files, self._folder, segment.name)
+        else:
+            self._files.unlink(self._folder / str(segment.name))
+        epoch.segments.remove(segment)
+        state.stored_bytes -= segment.size
+        failpoint.hit("gateway.mid-unlink")
 
     def _forget(self, state: _Stream) -> None:
         """Of the epochs that are done with, only the last ones stay in the books."""
@@ -194,16 +290,20 @@ class SegmentSpool:
     def save(self) -> None:
         for state in self._streams.values():
             self._forget(state)
-        marks = []
-        for stream in (ALARM, TELEMETRY):
-            for epoch in self._streams[stream].epochs:
-                claimed = max(epoch.claimed, epoch.synced)
-                if claimed or epoch.acked:
-                    marks.append(Mark(epoch.opening, epoch.number, stream, epoch.acked, claimed))
+        self._watermark.clock_s = self._clock_s()
+        marks = [_mark(epoch) for stream in (ALARM, TELEMETRY) for epoch in self._streams[stream].epochs]
+        marks = [mark for mark in marks if mark.claimed or mark.acked]
         if len(marks) > MARKS_MAX:
             # Only a crash loop of weeks without a link gets here. An acknowledgement outweighs a claim.
             marks.sort(key=lambda mark: (mark.acked > 0, mark.opening))
             marks = marks[-MARKS_MAX:]
+        room = DROPS_MAX
+        for at in reversed(
+            range(len(marks))
+        ):  # without its reason an old loss is still one: as a segment that is missing
+            room -= len(marks[at].drops)
+            if room < 0:
+                marks[at] = msgspec.structs.replace(marks[at], drops=())
         self._watermark.save(marks)
 
     def close(self) -> None:
@@ -214,6 +314,15 @@ class SegmentSpool:
         close_quietly(self._lock)
 
 
+def _mark(epoch: Epoch) -> Mark:
+    claimed = max(epoch.claimed, epoch.synced)
+    settled = epoch.segments and not epoch.live and epoch.synced == claimed
+    tail_bytes = epoch.segments[-1].size if settled else 0
+    epoch.drops = [drop for drop in epoch.drops if drop.last > epoch.acked]
+    drops = tuple((drop.first, drop.last, GIVEN_UP.index(drop.reason)) for drop in epoch.drops)
+    return Mark(epoch.opening, epoch.number, epoch.stream, epoch.acked, claimed, tail_bytes, drops)
+
+
 def check_epoch(epoch: int, known: Sequence[int]) -> None:
     """An epoch is new, or two different records would have one name. ValueError otherwise."""
     if not 0 < epoch < 1 << EPOCH_BITS:
@@ -222,7 +331,8 @@ def check_epoch(epoch: int, known: Sequence[int]) -> None:
         raise ValueError(f"epoch {epoch} was used before")
 
 
-def _lock(files: Files, folder: Path) -> File:
+def take_lock(files: Files, folder: Path) -> File:
+    """The lock of a spool folder. SpoolLocked if another process has it."""
     try:
         return files.lock(folder / LOCK)
     except BlockingIOError:
@@ -234,7 +344,7 @@ def _doomed(state: _Stream) -> list[tuple[Epoch, Segment]]:
     found = []
     for epoch in state.epochs:
         for segment in epoch.segments:
-            if segment is newest or segment.last > epoch.acked:
+            if segment is newest or segment.last > epoch.released:
                 break
             found.append((epoch, segment))
     return found

@@ -19,7 +19,8 @@ from citynet.control import Stream
 from citynet_gateway.spool.files import File, Files, close_quietly, write_all
 
 SLOT_BYTES = 64 << 10
-MARKS_MAX = 1_024  # of at most 40 bytes: they fit a slot
+MARKS_MAX = 1_024  # of at most 45 bytes: they fit a slot
+DROPS_MAX = 700  # of all marks together, of at most 20 bytes: what is left of a slot
 _SLOT = struct.Struct("<8sQII")  # magic, generation, length, crc
 _MAGIC = b"CNWMK\x01\r\n"
 
@@ -27,7 +28,9 @@ _MAGIC = b"CNWMK\x01\r\n"
 class Mark(msgspec.Struct, frozen=True, array_like=True):
     """One epoch in one stream.
 
-    `acked` by the server, `claimed` towards it, `opening` gives the epochs' order.
+    `acked` by the server, `claimed` towards it, `opening` gives the epochs' order. `tail_bytes`: the size of the last segment
+    of an epoch that no longer grows; while it is that, the segment need not be read to know where the epoch ends. `drops`:
+    what was given up, as (first, last, place of the reason in `reader.GIVEN_UP`).
     """
 
     opening: int
@@ -35,18 +38,24 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     stream: Stream
     acked: int
     claimed: int
+    tail_bytes: int = 0
+    drops: tuple[tuple[int, int, int], ...] = ()
 
 
 class _Body(msgspec.Struct, frozen=True, array_like=True):
     opening: int
     marks: list[Mark]
+    clock_s: int = 0
 
 
 _decoder = msgspec.msgpack.Decoder(_Body)
 
 
 class WatermarkFile:
-    """Reads and writes the two slots. `opening` counts the openings of the spool."""
+    """Reads and writes the two slots.
+
+    `opening` counts the openings of the spool, `clock_s` the seconds it was open: a clock that nobody sets.
+    """
 
     def __init__(self, files: Files, path: Path) -> None:
         self._files = files
@@ -54,6 +63,7 @@ class WatermarkFile:
         self._file: File | None = None
         self._generation = 0
         self.opening = 0
+        self.clock_s = 0
         self.damaged_slots = 0
 
     def load(self) -> list[Mark]:
@@ -68,7 +78,7 @@ class WatermarkFile:
                 self._generation, best = found
         if best is None:
             return []
-        self.opening = best.opening
+        self.opening, self.clock_s = best.opening, best.clock_s
         return best.marks
 
     def _load_slot(self, slot: int) -> tuple[int, _Body] | None:
@@ -98,7 +108,7 @@ class WatermarkFile:
             OSError: the slot is in doubt, the other one still counts; the same slot is tried again next time.
         """
         generation = self._generation + 1
-        body = msgspec.msgpack.encode(_Body(self.opening, list(marks)))
+        body = msgspec.msgpack.encode(_Body(self.opening, list(marks), self.clock_s))
         slot = _SLOT.pack(_MAGIC, generation, len(body), _crc(generation, body)) + body
         if len(slot) > SLOT_BYTES:
             raise ValueError(f"{len(marks)} marks do not fit a slot")
@@ -116,6 +126,18 @@ class WatermarkFile:
             close_quietly(file)
             raise
         self._generation = generation
+
+    def reserve(self) -> None:
+        """Take the room of both slots now: what is lost on a full disk must be written down on a full disk.
+
+        Raises:
+            OSError: there is no room.
+        """
+        size = self._files.size(self._path)
+        if size < 2 * SLOT_BYTES:
+            file = self._file = self._file or self._files.open(self._path)
+            write_all(file, bytes(2 * SLOT_BYTES - size), size)
+            file.datasync()
 
     def close(self) -> None:
         if self._file is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 from citynet.runtime import failpoint
@@ -28,12 +29,21 @@ class Writer:
     Nothing is visible to readers (`Epoch.segments`, `Epoch.synced`) before it is synced.
     """
 
-    def __init__(self, files: Files, folder: Path, epoch: Epoch, tokens: Tokens, segment_bytes: int) -> None:
+    def __init__(
+        self,
+        files: Files,
+        folder: Path,
+        epoch: Epoch,
+        tokens: Tokens,
+        segment_bytes: int,
+        clock_s: Callable[[], int],
+    ) -> None:
         self._files = files
         self._folder = folder
         self._epoch = epoch
         self._tokens = tokens
         self._segment_bytes = segment_bytes
+        self._clock_s = clock_s
         self._open: tuple[File, Segment] | None = None  # the segment being written, once it holds something synced
         self._pending = bytearray()
         self.seed = seed_of(SegmentName(epoch.stream, epoch.opening, epoch.number, 1, 0))
@@ -91,7 +101,8 @@ class Writer:
     def _begin(self) -> int:
         """Put what is pending into a new segment; it counts once file and folder are synced."""
         name, file = self._create()
-        data = encode_header(name, self._tokens.durable()) + bytes(self._pending)
+        begun_s = self._clock_s()
+        data = encode_header(name, self._tokens.durable(), begun_s) + bytes(self._pending)
         try:
             write_all(file, data, 0)
             failpoint.hit("gateway.after-write")
@@ -103,7 +114,7 @@ class Writer:
             with contextlib.suppress(OSError):
                 self._files.unlink(self._folder / str(name))
             raise
-        segment = Segment(name, len(data), self.appended)
+        segment = Segment(name, len(data), self.appended, begun_s=begun_s)
         self._open = file, segment
         self._epoch.segments.append(segment)
         return len(data)

@@ -1,0 +1,31 @@
+"""``citynet bench gateway``: every line comes about on tiny counts. No figure is judged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(("part", "lines"), [("intake", 2), ("kept", 1), ("drain", 4), ("interlock", 1)])
+def test_every_line_comes_about(part: str, lines: int) -> None:
+    words = [sys.executable, "-m", "citynet", "bench", "gateway", "--quick", "--json", "--only", part]
+    done = subprocess.run(words, capture_output=True, check=False, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["quick"] is True
+    assert len(report["lines"]) == lines
+    for line in report["lines"]:
+        assert line["value"] > 0
+        assert line["goal"] > 0
+    if part == "kept":
+        assert report["lines"][0]["value"] == 100
+
+
+def test_an_unknown_part_is_a_usage_error() -> None:
+    words = [sys.executable, "-m", "citynet", "bench", "gateway", "--only", "speed"]
+    done = subprocess.run(words, capture_output=True, check=False, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "'speed': there are intake, kept, drain, interlock" in done.stderr
