@@ -16,14 +16,15 @@ class Front(Protocol):
     """One rule's way from readings of several series to a score.
 
     Attributes:
-        objects: (device, metric) of the members, by the object's name; the first one lends its id to alerts.
         wait_us: how long a silent member is waited for.
     """
 
     wait_us: int
 
     @property
-    def objects(self) -> Mapping[str, Sequence[tuple[str, str]]]: ...
+    def objects(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """(device, metric) of the members, by the object's name; the first one lends its id to alerts."""
+        ...
 
     def channels(self, roles: int) -> int:
         """How many readings are remembered an object that has up to `roles` members."""
