@@ -142,10 +142,12 @@ def _tables(source: RuleFile, name: str) -> list[Any]:
 
 
 def replaced(rules: RuleSet, over: RuleSet) -> RuleSet:
-    """`rules` with those of `over` in place of the ones with the same id, and the others of `over` after them."""
+    """`rules` with those of `over` in place of the ones with the same id, and the others of `over` after them; derived
+    metrics by name likewise."""
     new = {rule.id: rule for rule in over}
     kept = tuple(new.pop(rule.id, rule) for rule in rules)
-    return RuleSet(kept + tuple(new.values()), {**rules.origins, **over.origins})
+    derived = {each.name: each for each in (*rules.derived, *over.derived)}
+    return RuleSet(kept + tuple(new.values()), {**rules.origins, **over.origins}, tuple(derived.values()))
 
 
 def _strangers(source: RuleFile) -> list[Problem]:
