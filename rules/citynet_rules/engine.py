@@ -25,7 +25,9 @@ import numpy as np
 from citynet.batch import F64, I32, I64, U8, Bools, SeriesBatch
 from citynet.errors import CitynetError
 from citynet.quality import LATE
+from citynet_rules.derived import in_order
 from citynet_rules.group import Group
+from citynet_rules.joint.stage import Stage, is_joint
 from citynet_rules.kinds import KINDS
 from citynet_rules.kinds.kind import Segments, usable_rows
 from citynet_rules.late import late_rows
@@ -61,9 +63,14 @@ class Engine:
 
     def __init__(self, rules: RuleSet) -> None:
         self._series = SeriesTable()
+        derived, _ = in_order(rules.derived)
+        names = frozenset(each.name for each in derived)
+        joint = [rule for rule in rules if is_joint(rule, names)]
+        self._stage = Stage(joint, derived) if joint else None
         by_kind: dict[tuple[str, str], list[Rule]] = defaultdict(list)
         for rule in rules:
-            by_kind[rule.kind, rule.mode].append(rule)
+            if not is_joint(rule, names):
+                by_kind[rule.kind, rule.mode].append(rule)
         self._groups = [Group(KINDS[name], of_kind) for (name, _), of_kind in sorted(by_kind.items())]
         self._ids: dict[tuple[str, str], int] = {}
         self._names: dict[int, tuple[str, str]] = {}
@@ -121,6 +128,8 @@ class Engine:
             for group in self._groups
         ]
         self._series.move(segments)
+        if self._stage is not None:
+            found += self._dress_made(self._stage.feed(segments, self._series))
         quality[slice(None) if late is None else ~late] |= segments.flags
         return Fed(quality, sorted((t for some in found for t in some), key=order))
 
@@ -134,6 +143,8 @@ class Engine:
             self._series.pass_time(source, watermark_us)
         progress = self._series.progress()
         found = [self._dress(group, group.kernel.advance(group.pairs, progress)) for group in self._groups]
+        if self._stage is not None:
+            found += self._dress_made(self._stage.advance(self._series))
         return sorted((t for some in found for t in some), key=order)
 
     def tips(self) -> tuple[I32, I64]:
@@ -141,19 +152,20 @@ class Engine:
         µs, -2**62 where there is none)."""
         return self._series.ids.copy(), self._series.tip_us.copy()
 
+    def joins(self) -> dict[str, tuple[int, int]]:
+        """By join (``derived NAME``, ``score RULE``, ``when RULE``): readings that wait, and that were let go because too many
+        waited since this engine was made."""
+        nodes = [] if self._stage is None else self._stage.nodes
+        return {node.name: (len(node.join.waiting.object), node.join.dropped) for node in nodes}
+
     def open_alerts(self) -> list[OpenAlert]:
         """What is in force, by rule and object. A database that believes in more (its rule is gone or was changed) may
         close the rest."""
-        found = []
-        for group in self._groups:
-            state = group.pairs.state
-            for pair in np.flatnonzero(state["raised_us"] != NONE_US).tolist():
-                info = self._info(int(group.pairs.slot[pair]))
-                rule = group.rules[int(group.pairs.rule[pair])]
-                raised_us = int(state["raised_us"][pair])
-                ident = alert_id(rule.id, info.device, raised_us)
-                level = int(state["level"][pair])
-                found.append(OpenAlert(ident, rule.id, rule.version, info.device, info.id, level, raised_us))
+        known: list[tuple[Group, Sequence[SeriesInfo | None]]]
+        known = [(group, self._series.info) for group in self._groups]
+        if self._stage is not None:
+            known += [(group, self._stage.info) for group in self._stage.groups]
+        found = [alert for group, info in known for alert in _open(group, info)]
         return sorted(found, key=lambda alert: (alert.rule, alert.object))
 
     def snapshot(self) -> bytes:
@@ -167,7 +179,8 @@ class Engine:
                 tip_us=tip_us[fed].astype("<i8").tobytes(),
                 tip=tip[fed].astype("<f8").tobytes(),
                 watermarks=self._series.watermarks(),
-                tables=[group.save(ids) for group in self._groups],
+                tables=[group.save(slots) for group, slots in self._tables()],
+                joins=[] if self._stage is None else self._stage.save(),
             )
         )
 
@@ -196,10 +209,12 @@ class Engine:
         fed = [np.frombuffer(snapshot.ids, "<i4").astype(np.int32) for snapshot in snapshots]
         if any(len(np.unique(ids)) != len(ids) for ids in fed):
             raise CitynetError("rules snapshot: a series stands twice")
-        for group in self._groups:
-            for snapshot in snapshots:
-                for table in snapshot.of_kind(group.kind.name):
+        for snapshot in snapshots:
+            for group, _ in self._tables():
+                for table in snapshot.of_kind(group.name):
                     group.check(table)
+            if self._stage is not None:
+                self._stage.check(snapshot.joins)
         self._series.reset()
         for part, snapshot, ids in reversed(list(zip(parts, snapshots, fed, strict=True))):
             taken = part.has(ids)
@@ -207,13 +222,22 @@ class Engine:
             self._series.put(ids[taken], tip_us[taken], tip[taken])
         for source, watermark_us in _lowest_watermarks(parts, snapshots).items():
             self._series.pass_time(source, watermark_us)
-        for group in self._groups:
+        for group, slots in self._tables():
             kept = [
                 (part, table)
                 for part, snapshot in zip(parts, snapshots, strict=True)
-                for table in snapshot.of_kind(group.kind.name)
+                for table in snapshot.of_kind(group.name)
             ]
-            group.load(kept, self._series.ids)
+            group.load(kept, slots)
+        if self._stage is not None:
+            self._stage.load([(part, snapshot.joins) for part, snapshot in zip(parts, snapshots, strict=True)])
+
+    def _tables(self) -> list[tuple[Group, I32]]:
+        """All groups, each with the ids by which its slots are known in snapshots."""
+        found = [(group, self._series.ids) for group in self._groups]
+        if self._stage is not None:
+            found += [(group, self._stage.ids) for group in self._stage.groups]
+        return found
 
     def _check_names(self, given: Iterable[SeriesInfo]) -> None:
         """One id a name and one name an id, among the known series and the new ones."""
@@ -237,6 +261,8 @@ class Engine:
                 columns = np.array(rows, np.int64)
                 group.add(columns[:, 0].astype(np.int32), columns[:, 1], columns[:, 2].astype(np.int32))
             group.drop_waiting(bound)
+        if self._stage is not None:
+            self._stage.bind(fresh)
 
     def _segments(self, batch: SeriesBatch, start: I64, slot: I64, late: Bools | None) -> Segments:
         """The accepted readings of a batch, without the late ones."""
@@ -255,18 +281,37 @@ class Engine:
         return Segments(slot, start, stop, before_us, before, time_us, value, quality, usable, flags)
 
     def _dress(self, group: Group, events: list[Event]) -> list[Transition]:
-        found = []
-        for event in events:
-            info = self._info(event.slot)
-            facts = group.facts[event.rule]
-            found.append(dress(event, group.rules[event.rule], info, facts, group.kind.templates))
-        return found
+        return [_dressed(group, event, self._info(event.slot)) for event in events]
+
+    def _dress_made(self, found: Iterable[tuple[Group, list[Event]]]) -> list[list[Transition]]:
+        """Transitions of rules on what is made of several series."""
+        info = self._stage.info if self._stage is not None else []
+        return [[_dressed(group, event, info[event.slot]) for event in events] for group, events in found]
 
     def _info(self, slot: int) -> SeriesInfo:
         info = self._series.info[slot]
         if info is None:
             raise AssertionError(f"slot {slot} has a pair but was never bound")
         return info
+
+
+def _dressed(group: Group, event: Event, info: SeriesInfo) -> Transition:
+    return dress(event, group.rules[event.rule], info, group.facts[event.rule], group.kind.templates)
+
+
+def _open(group: Group, infos: Sequence[SeriesInfo | None]) -> list[OpenAlert]:
+    """What is in force of one kind."""
+    found = []
+    state = group.pairs.state
+    for pair in np.flatnonzero(state["raised_us"] != NONE_US).tolist():
+        info = infos[int(group.pairs.slot[pair])]
+        if info is None:
+            raise AssertionError("a pair of a series that was never bound")
+        rule = group.rules[int(group.pairs.rule[pair])]
+        raised_us, level = int(state["raised_us"][pair]), int(state["level"][pair])
+        ident = alert_id(rule.id, info.device, raised_us)
+        found.append(OpenAlert(ident, rule.id, rule.version, info.device, info.id, level, raised_us))
+    return found
 
 
 def _lowest_watermarks(parts: Sequence[Part], snapshots: Sequence[Snapshot]) -> dict[str, int]:

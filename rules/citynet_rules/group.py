@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 import numpy as np
 
-from citynet.batch import I32, I64, Bools
+from citynet.batch import F64, I32, I64, Bools
 from citynet.errors import CitynetError
 from citynet_rules.kinds.kind import Kind, Pairs, Rows
 from citynet_rules.rule import Rule
 from citynet_rules.snapshot import KindTable, Part
-from citynet_rules.transition import standing
+from citynet_rules.transition import NONE_US, Event, standing
 
 
 class Group:
     """One kind's rules of one mode and what is known of each (rule, series) pair."""
 
-    def __init__(self, kind: Kind, rules: Sequence[Rule]) -> None:
+    def __init__(self, kind: Kind, rules: Sequence[Rule], name: str = "") -> None:
         self.kind = kind
+        self.name = name or kind.name  # in snapshots
         self.rules = list(rules)
         self.is_shadow = rules[0].mode == "shadow"
         self.facts = [standing(rule, kind.facts(rule)) for rule in rules]
@@ -40,6 +42,39 @@ class Group:
         self._adopt(state, _keys(rule, series))
         self.pairs.add(rule, slot, state)
 
+    def release(self, slot: I64, time_us: I64, value: F64) -> list[Event]:
+        """The conditions of these series' rules are no longer met, at a reading each: clear what is open, forget what is under
+        way, keep what was learned."""
+        pair, position = self.pairs.of(slot)
+        before = self.pairs.state[pair]
+        events = []
+        for k in np.flatnonzero(before["raised_us"] != NONE_US).tolist():
+            raised_us, level, at = int(before["raised_us"][k]), int(before["level"][k]), int(position[k])
+            now_us = int(time_us[at])
+            last = float(value[at]) if isfinite(value[at]) else None
+            rule, of = int(self.pairs.rule[pair[k]]), int(slot[at])
+            shown = ((now_us, last),)
+            events.append(
+                Event(
+                    rule,
+                    of,
+                    "clear",
+                    level,
+                    max(now_us, raised_us),
+                    raised_us,
+                    None,
+                    None,
+                    now_us,
+                    shown,
+                    reason="when",
+                )
+            )
+        after = self.kernel.fresh(self.pairs.rule[pair])
+        for name in self.kind.learned:
+            after[name] = before[name]
+        self.pairs.state[pair] = after
+        return events
+
     def drop_waiting(self, series: I32) -> None:
         """These series are bound now: what still waits for them belongs to rules that no longer select them."""
         if len(self._waiting_keys):
@@ -54,7 +89,7 @@ class Group:
         rule = (keys[order] >> 32).astype("<i4")
         series = (keys[order] & 0xFFFF_FFFF).astype("<u4")
         return KindTable(
-            kind=self.kind.name,
+            kind=self.name,
             layout=self._layout(),
             rules=[r.fingerprint for r in self.rules],
             rule=rule.tobytes(),
@@ -82,7 +117,7 @@ class Group:
         old = np.frombuffer(table.rule, "<i4")
         fits = len(table.state) == len(old) * self.kind.state.itemsize
         if not fits or (len(old) and not 0 <= old.min() <= old.max() < len(table.rules)):
-            raise CitynetError(f"rules snapshot: states of kind {self.kind.name} do not fit their index")
+            raise CitynetError(f"rules snapshot: states of kind {self.name} do not fit their index")
 
     def _read(self, part: Part, table: KindTable) -> tuple[I64, Rows]:
         """Keys and states of what `part` takes, of rules that have not changed."""

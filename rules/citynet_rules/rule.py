@@ -17,10 +17,10 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from citynet.ids import is_id
+from citynet_rules.colour import COLOURS, COLOURS_ZH, Age, Colour, Delay, level_of, microseconds
+from citynet_rules.condition import CONDITIONS_MAX, Condition
 
-Colour = Literal["blue", "yellow", "orange", "red"]
-COLOURS: tuple[Colour, ...] = ("blue", "yellow", "orange", "red")
-COLOURS_ZH = ("蓝色", "黄色", "橙色", "红色")
+__all__ = ["COLOURS", "COLOURS_ZH", "Age", "Colour", "Delay", "Rule", "level_of", "microseconds"]
 
 # P read in the primary text, Q quoted by a secondary page, C seen in public code or data, U unverified own
 # knowledge, D design proposal. A rule carries the weakest mark of its numbers.
@@ -30,27 +30,14 @@ Status = Literal["P", "Q", "C", "U", "D"]
 Mode = Literal["live", "shadow"]
 
 PLACEHOLDERS = frozenset({"value", "limit", "unit", "device", "metric", "since"})
-DELAY_S_MAX = 30 * 86_400.0  # a delay beyond 30 days is a typing error, not a rule
-AGE_S_MAX = 400 * 86_400.0  # readings older than 400 days are not accepted either
 GLOBS_MAX = 64
 
-Delay = Annotated[float, Field(ge=0, le=DELAY_S_MAX, allow_inf_nan=False)]
-Age = Annotated[float, Field(gt=0, le=AGE_S_MAX, allow_inf_nan=False)]
 Line = Annotated[str, Field(min_length=1, max_length=200)]
 Optional = Annotated[str, Field(max_length=200)]
 Prose = Annotated[str, Field(max_length=2000)]
 
+_CONDITIONS = {"when", "when_unknown", "when_ends", "when_wait_s"}  # say nothing where there is none
 _GLOB = re.compile(r"(?:[A-Za-z0-9._*?-]|\[!?[A-Za-z0-9._-]+\])+")
-
-
-def level_of(colour: Colour) -> int:
-    """Level 1 (blue) to 4 (red) of a colour."""
-    return COLOURS.index(colour) + 1
-
-
-def microseconds(seconds: float) -> int:
-    """Seconds as whole microseconds, the unit of event time."""
-    return round(seconds * 1_000_000)
 
 
 class ScoreFloor(BaseModel):
@@ -96,6 +83,10 @@ class Rule(BaseModel):
     guidance_en: Prose = ""
     template_zh: Annotated[str, Field(max_length=500)] = ""
     template_en: Annotated[str, Field(max_length=500)] = ""
+    when: Annotated[tuple[Condition, ...], Field(strict=False, max_length=CONDITIONS_MAX)] = ()
+    when_unknown: Literal["met", "unmet"] = "unmet"
+    when_ends: Literal["clear", "hold"] = "clear"
+    when_wait_s: Age = 900.0
 
     @field_validator("id", "metric")
     @classmethod
@@ -151,6 +142,8 @@ class Rule(BaseModel):
         Titles, guidance, sources, mode and the device globs may change without losing what is pending or open.
         """
         own = type(self).model_fields.keys() - Rule.model_fields.keys()
+        if self.when:
+            own |= _CONDITIONS
         facts = self.model_dump(include={"id", "version", "kind", "metric", *own})
         return blake2b(msgspec.json.encode(facts, order="deterministic"), digest_size=16).hexdigest()
 
@@ -158,5 +151,5 @@ class Rule(BaseModel):
     def digest(self) -> str:
         """Names the whole rule as it is written: what somebody decides to arm. `mode` is left out, so that a decision made
         for a rule in shadow, and its score, are of the same text."""
-        facts = self.model_dump(mode="json", exclude={"mode"})
+        facts = self.model_dump(mode="json", exclude={"mode", *(() if self.when else _CONDITIONS)})
         return blake2b(msgspec.json.encode(facts, order="deterministic"), digest_size=16).hexdigest()

@@ -26,7 +26,7 @@ _ENTRY = re.compile(
 )
 _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 _TOML_LINE = re.compile(r"\s*\(at line (\d+), column \d+\)$|\s*\(at end of document\)$")
-_DEPTH_MAX = 4  # rule, its number, its key, a level: nothing deeper exists in a rule file
+_DEPTH_MAX = 6  # derived, its number, operands, one of them, its unit: nothing deeper exists in a rule file
 
 
 class RuleFileError(Exception):

@@ -70,6 +70,16 @@ class SeriesTable:
         numbers = self._source_number.items()
         return {name: self._watermark_us[n] for name, n in numbers if self._watermark_us[n] != NONE_US}
 
+    @property
+    def server_us(self) -> int:
+        """The server's own watermark."""
+        return self._watermark_us[0]
+
+    def watermark_us(self, slot: I64) -> I64:
+        """Watermark of the source of each of these series."""
+        found: I64 = np.array(self._watermark_us, np.int64)[self._source[slot]]
+        return found
+
     def progress(self) -> Progress:
         """How far time has come, per slot."""
         source_us = np.array(self._watermark_us, np.int64)[self._source[: self._count]]

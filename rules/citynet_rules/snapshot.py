@@ -27,15 +27,29 @@ class KindTable(msgspec.Struct, frozen=True):
     state: bytes
 
 
+class JoinTable(msgspec.Struct, frozen=True):
+    """Objects of one join: `anchor` int32 ids in rising order, `state` rows of the dtype that `layout` describes; waiting and
+    past readings as packed rows."""
+
+    name: str
+    fingerprint: str
+    layout: str
+    anchor: bytes
+    state: bytes
+    waiting: bytes
+    past: bytes
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """Newest reading of every series that was fed (`ids` int32, `tip_us` int64, `tip` float64, ordered by id),
-    watermarks by source, and the kinds' pairs."""
+    watermarks by source, the kinds' pairs, and the states of what is made of several series."""
 
     ids: bytes
     tip_us: bytes
     tip: bytes
     watermarks: dict[str, int]
     tables: list[KindTable]
+    joins: list[JoinTable] = []
 
     def of_kind(self, kind: str) -> list[KindTable]:
         """The tables of a kind: one of its live rules and one of those in shadow, where there are any."""

@@ -10,12 +10,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from citynet.errors import ConfigError
+from citynet_rules.condition import check_zone
+from citynet_rules.derived import Derived, in_order
 from citynet_rules.kinds import KINDS
 from citynet_rules.rule import Rule
 from citynet_rules.rulefile import SUFFIXES, Key, RuleFile, RuleFileError, read
 
 RULES_MAX = 10_000
+DERIVED_MAX = 1000
 TABLE = "rule"
+DERIVED = "derived"
+ZONE = "time_zone"
 Problem = tuple[int, str, str]  # line, rule-id.field, what is wrong
 _LIBRARY = Path(__file__).with_name("library")
 
@@ -26,6 +31,7 @@ class RuleSet:
 
     rules: tuple[Rule, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
+    derived: tuple[Derived, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rules)
@@ -62,48 +68,123 @@ def load_rules(paths: Sequence[Path]) -> RuleSet:
         ConfigError: with all problems of all files, each ``file:line: rule-id.field: message``.
     """
     problems: list[str] = []
-    rules: list[Rule] = []
-    origins: dict[str, str] = {}
+    loaded = _Loaded()
     for path in paths:
         try:
             source = read(path)
         except RuleFileError as error:
             problems.append(f"{path}:{error.line}: {error}" if error.line else f"{path}: {error}")
             continue
-        found = _strangers(source)
-        tables = source.data.get(TABLE, [])
-        for number, table in enumerate(tables if isinstance(tables, list) else ()):
-            rule, wrong = _rule(source, number, table)
-            found += wrong + _claim(source, number, table, origins)
-            if rule is not None:
-                rules.append(rule)
+        found = _strangers(source) + loaded.read(source)
         problems += [f"{path}:{line}: {where}: {text}" for line, where, text in sorted(found)]
-    if len(rules) > RULES_MAX:
-        problems.append(f"{len(rules)} rules, at most {RULES_MAX}")
+    if len(loaded.rules) > RULES_MAX:
+        problems.append(f"{len(loaded.rules)} rules, at most {RULES_MAX}")
+    if len(loaded.derived) > DERIVED_MAX:
+        problems.append(f"{len(loaded.derived)} derived metrics, at most {DERIVED_MAX}")
+    problems += loaded.relations()
     if problems:
         raise ConfigError(problems)
-    return RuleSet(tuple(rules), origins)
+    return RuleSet(tuple(loaded.rules), loaded.origins, tuple(loaded.derived))
+
+
+class _Loaded:
+    """What was read so far; `origins` by rule id, `places` by name of a derived metric."""
+
+    def __init__(self) -> None:
+        self.rules: list[Rule] = []
+        self.derived: list[Derived] = []
+        self.origins: dict[str, str] = {}
+        self.places: dict[str, str] = {}
+
+    def read(self, source: RuleFile) -> list[Problem]:
+        """Take the tables of a file; what is wrong in them."""
+        found: list[Problem] = []
+        zone = source.data.get(ZONE)
+        if zone is not None:
+            found += _zone(source, zone)
+            zone = "UTC" if found else zone  # one line is enough
+        for number, table in enumerate(_tables(source, DERIVED)):
+            derived, wrong = _derived(source, number, table)
+            found += wrong + _claim(source, (DERIVED, number, "name"), table, self.places)
+            if derived is not None:
+                self.derived.append(derived)
+        for number, table in enumerate(_tables(source, TABLE)):
+            rule, wrong = _rule(source, number, _with_zone(table, zone))
+            found += wrong + _claim(source, (TABLE, number, "id"), table, self.origins)
+            if rule is not None:
+                self.rules.append(rule)
+        return found
+
+    def relations(self) -> list[str]:
+        """What is wrong between tables: cycles, units that differ."""
+        ordered, cycles = in_order(self.derived)
+        found = [f"{self.places[path[0]]}: {path[0]}.operands: cycle: {' -> '.join(path)}" for path in cycles]
+        units = {each.name: each.unit for each in self.derived}
+        for each in self.derived:
+            for name, operand in each.operands.items():
+                if units.get(operand.metric, operand.unit) != operand.unit:
+                    where = f"{self.places[each.name]}: {each.name}.operands.{name}.unit"
+                    found.append(f"{where}: {operand.unit!r}, but {operand.metric} is in {units[operand.metric]!r}")
+        for rule in self.rules:
+            if getattr(rule, "clock", "") == "server" and (rule.when or rule.metric in units):
+                reason = "what waits for other series has no clock but their watermarks: only source is possible here"
+                found.append(f"{self.origins[rule.id]}: {rule.id}.clock: {reason}")
+            if units.get(rule.metric, rule.unit) != rule.unit:
+                where = f"{self.origins[rule.id]}: {rule.id}.unit"
+                found.append(f"{where}: {rule.unit!r}, but {rule.metric} is in {units[rule.metric]!r}")
+        self.derived = ordered
+        return found
+
+
+def _tables(source: RuleFile, name: str) -> list[Any]:
+    tables = source.data.get(name, [])
+    return tables if isinstance(tables, list) else []
 
 
 def replaced(rules: RuleSet, over: RuleSet) -> RuleSet:
-    """`rules` with those of `over` in place of the ones with the same id, and the others of `over` after them."""
+    """`rules` with those of `over` in place of the ones with the same id, and the others of `over` after them; derived
+    metrics by name likewise."""
     new = {rule.id: rule for rule in over}
     kept = tuple(new.pop(rule.id, rule) for rule in rules)
-    return RuleSet(kept + tuple(new.values()), {**rules.origins, **over.origins})
+    derived = {each.name: each for each in (*rules.derived, *over.derived)}
+    return RuleSet(kept + tuple(new.values()), {**rules.origins, **over.origins}, tuple(derived.values()))
 
 
 def _strangers(source: RuleFile) -> list[Problem]:
-    """What a rule file must not hold beside its rules, keys that stand twice, and a file without any rule."""
+    """What a rule file must not hold beside its tables, keys that stand twice, and a file without any table."""
     found = [
-        (source.line((name,)), str(name), f"unknown key (a rule file holds [[{TABLE}]] tables only)")
+        (
+            source.line((name,)),
+            str(name),
+            f"unknown key (a rule file holds [[{TABLE}]] and [[{DERIVED}]] tables and {ZONE})",
+        )
         for name in source.data
-        if name != TABLE
+        if name not in {TABLE, DERIVED, ZONE}
     ]
     found += [(source.line(key), _owner(source.data, key), "stands twice") for key in source.doubles]
-    tables = source.data.get(TABLE)
-    if not isinstance(tables, list) or not tables:
+    if DERIVED in source.data and not isinstance(source.data[DERIVED], list):
+        found.append((source.line((DERIVED,)), DERIVED, f"[[{DERIVED}]] tables were expected"))
+    if not _tables(source, TABLE) and not _tables(source, DERIVED):
         found.append((source.line((TABLE,)), TABLE, f"at least one [[{TABLE}]] was expected"))
     return found
+
+
+def _zone(source: RuleFile, zone: object) -> list[Problem]:
+    try:
+        check_zone(str(zone))
+    except ValueError as error:
+        return [(source.line((ZONE,)), ZONE, str(error))]
+    return []
+
+
+def _with_zone(table: object, zone: object) -> object:
+    """A rule whose schedules have the file's time zone where they name none."""
+    when = table.get("when") if isinstance(table, dict) else None
+    if not isinstance(table, dict) or not isinstance(when, list) or not isinstance(zone, str):
+        return table
+    schedule = {"days", "hours", "dates"}
+    filled = [{ZONE: zone, **each} if isinstance(each, dict) and each.keys() & schedule else each for each in when]
+    return {**table, "when": filled}
 
 
 def _owner(data: Mapping[str, Any], key: Key) -> str:
@@ -118,16 +199,31 @@ def _name(table: object, number: int) -> str:
     return ident[:64] if isinstance(ident, str) and ident else f"{TABLE}[{number}]"
 
 
-def _claim(source: RuleFile, number: int, table: object, origins: dict[str, str]) -> list[Problem]:
-    """Note whose id this is; a second owner is a problem."""
-    ident = table.get("id") if isinstance(table, dict) else None
+def _claim(source: RuleFile, key: Key, table: object, origins: dict[str, str]) -> list[Problem]:
+    """Note whose id or name this is; a second owner is a problem."""
+    field_name = str(key[-1])
+    ident = table.get(field_name) if isinstance(table, dict) else None
     if not isinstance(ident, str):
         return []
-    line = source.line((TABLE, number, "id"))
+    line = source.line(key)
     if ident in origins:
-        return [(line, f"{ident[:64]}.id", f"is already the id of the rule at {origins[ident]}")]
+        what = "rule" if key[0] == TABLE else "derived metric"
+        return [(line, f"{ident[:64]}.{field_name}", f"is already the {field_name} of the {what} at {origins[ident]}")]
     origins[ident] = f"{source.path}:{line}"
     return []
+
+
+def _derived(source: RuleFile, number: int, table: object) -> tuple[Derived | None, list[Problem]]:
+    """One derived metric, or what is wrong with it."""
+    name = table.get("name") if isinstance(table, dict) else None
+    name = name[:64] if isinstance(name, str) and name else f"{DERIVED}[{number}]"
+    if not isinstance(table, dict):
+        return None, [(source.line((DERIVED, number)), name, "a table was expected")]
+    try:
+        return Derived.model_validate(_text_keys(table)), []
+    except ValidationError as error:
+        key = (DERIVED, number)
+        return None, [_problem(source, key, name, dict(item)) for item in error.errors(include_url=False)]
 
 
 def _rule(source: RuleFile, number: int, table: object) -> tuple[Rule | None, list[Problem]]:
@@ -145,7 +241,7 @@ def _rule(source: RuleFile, number: int, table: object) -> tuple[Rule | None, li
         rule = (kind.model if kind else Rule).model_validate(_text_keys(table))
     except ValidationError as error:
         problems += [
-            _problem(source, number, name, dict(item))
+            _problem(source, (TABLE, number), name, dict(item))
             for item in error.errors(include_url=False)
             if kind or item["type"] != "extra_forbidden"  # without a kind nobody knows which keys it would have
         ]
@@ -158,9 +254,9 @@ def _text_keys(table: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(key): value for key, value in table.items()}
 
 
-def _problem(source: RuleFile, number: int, name: str, item: Mapping[str, Any]) -> Problem:
+def _problem(source: RuleFile, table: Key, name: str, item: Mapping[str, Any]) -> Problem:
     location = [part for part in item["loc"] if part != "[key]"]
-    line = source.line((TABLE, number, *location))
+    line = source.line((*table, *location))
     where = ".".join([name, *(str(part) for part in location)])
     kind = item["type"]
     if kind == "missing":

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Literal
 
+from citynet_rules.condition import described
 from citynet_rules.rule import COLOURS, COLOURS_ZH, Rule
 
 Change = Literal["raise", "escalate", "deescalate", "clear"]
@@ -34,7 +35,8 @@ class Event:
 
     `rule` counts within the kind's rules, `slot` is the engine's row of the series. `level` is the level in force
     afterwards, for a clear the one that was in force before. Times are event time in µs since 1970. `severity` is 0..1,
-    `expected` the band (low, high) in which the value was expected, for kinds that have them.
+    `expected` the band (low, high) in which the value was expected, for kinds that have them. `reason` is "when" if not the
+    value but the rule's conditions ended the alert.
     """
 
     rule: int
@@ -49,6 +51,7 @@ class Event:
     samples: tuple[tuple[int, float | None], ...]
     severity: float | None = None
     expected: tuple[float, float] | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ def standing(rule: Rule, facts: Mapping[str, Any]) -> dict[str, Any]:
         "jurisdiction": rule.jurisdiction,
         "status": rule.status,
         "source": rule.source,
+        **({"when": described(rule.when)} if rule.when else {}),
         **facts,
     }
 
@@ -141,6 +145,8 @@ def dress(
         evidence["severity"] = event.severity
     if event.expected is not None:
         evidence["expected"] = list(event.expected)
+    if event.reason:
+        evidence["reason"] = event.reason
     words = {
         "value": _number(event.value),
         "limit": _number(event.limit),

@@ -9,8 +9,10 @@ from math import inf, nan
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from citynet.batch import SeriesBatch
+from citynet_rules.derived import Derived
 from citynet_rules.engine import Engine, Fed, SeriesInfo, Transition
 from citynet_rules.kinds import KINDS
 from citynet_rules.kinds.limit import LimitRule
@@ -21,6 +23,9 @@ from citynet_rules.spec import RuleSet
 SECOND = 1_000_000
 law = settings(deadline=None, print_blob=True)
 """Settings of every property here: no time limit an example (the machine may be busy), the failing case printed."""
+
+several = settings(law, max_examples=30)
+"""For properties that build and feed several whole cities an example."""
 
 
 def limit_rule(ident: str, **fields: object) -> LimitRule:
@@ -98,6 +103,73 @@ RULES = RuleSet(
         ),
     )
 )
+UTC = {"time_zone": "UTC"}
+
+
+def derived(name: str, expression: str, wait_s: float = 30, **ages: float) -> Derived:
+    """A derived metric without units; operands are named like their metrics, each with its max_age_s."""
+    operands = {metric: {"metric": metric, "unit": "1", "max_age_s": age} for metric, age in ages.items()}
+    fields = {"name": name, "unit": "1", "operands": operands, "expression": expression, "wait_s": wait_s}
+    return Derived.model_validate(fields)
+
+
+DERIVED = (
+    derived("xy", "where(x > 1.25, x - y, abs(y))", x=9, y=25),
+    derived("past", "delta(x, 5 [s]) + mean(y, 8 [s]) - lag(x, 2 [s]) / 4", x=12, y=30),
+    derived("deep", "max(xy, past) * 2 ** sqrt(x)", wait_s=40, xy=20, past=20, x=20),
+)
+JOINT = RuleSet(
+    (
+        limit_rule("xy-limit", metric="xy", levels={"blue": 0.5, "yellow": 1, "red": 3}, on_delay_s=2, off_delay_s=1),
+        limit_rule("past-limit", metric="past", direction="low", levels={"blue": 1, "orange": -1}),
+        limit_rule("deep-limit", metric="deep", levels={"blue": 4, "red": 9}),
+        rule("count", "xy-count", metric="xy", level="yellow", match="at_least", threshold=1.0, n=2, window_s=7),
+        rule("cusum", "xy-cusum", metric="xy", levels={"blue": 1}, learn_count=2, gap_s_max=15),
+        stale_rule("xy-stale", metric="xy", max_age_s=12),
+        limit_rule(
+            "x-if-y",
+            levels={"blue": 1, "red": 3},
+            on_delay_s=2,
+            off_delay_s=0,
+            when=[{"metric": "y", "at_least": 1.5, "max_age_s": 20}],
+            when_wait_s=25,
+        ),
+        rule("deviation", "x-dev-if", levels={"blue": 1}, alpha=0.5, learn_count=3, sigma_min=0.25, when_ends="hold",
+             when=[{"metric": "xy", "at_most": 2, "max_age_s": 30}, {"hours": ["00:00-00:07", "23:00-24:00"], **UTC}],
+             when_unknown="met"),
+        rule("cusum", "y-cusum-if", metric="y", levels={"blue": 1}, learn_count=2, sigma_min=0.5,
+             when=[{"metric": "x", "device": "a-1", "at_most": 4, "max_age_s": 30}]),
+        rule("count", "x-count-if", level="blue", match="any", n=2, window_s=6, when=[{"maintenance": False}]),
+        rule("stuck", "x-stuck-if", level="blue", for_s=3, count_min=2, tolerance=0.25,
+             when=[{"maintenance": False, "metric": "y", "max_age_s": 9}], when_ends="clear"),
+        stale_rule("x-stale-if", when=[{"metric": "y", "at_least": 1, "max_age_s": 50}]),
+        rule("rate", "xy-rate-if", metric="xy", direction="either", per="s", levels={"blue": 0.5},
+             when=[{"metric": "x", "equal": 3, "max_age_s": 30}, {"days": ["thu"], **UTC}], when_ends="hold"),
+        rule("vote", "vote", objects={"three": ["a-1", "a-2", "b-1"]}, direction="high", threshold=2.0, within_s=12,
+             levels={"blue": 1, "yellow": 2, "red": 3}, off_delay_s=4, wait_s=20),
+        rule("vote", "vote-now", objects={"v-a": ["a-1", "a-1/y"], "v-b": ["b-1", "b-1/xy"]}, direction="low", threshold=1.0,
+             within_s=20, hold=False, levels={"blue": 2}),
+        rule("sequence", "sequence", objects={"s-a": ["a-1", "a-1/y"], "s-b": ["b-1/y", "a-2"]}, first={"low": 3.0},
+             second={"high": 1.0}, within_s=15, hold_s=4, levels={"orange": 1}),
+        rule("residual", "residual", unit="1", objects={"r-a": ["a-1", "a-1"], "r-b": ["b-1/x", "a-2/x"]},
+             operands={"p": {"metric": "x", "unit": "1", "max_age_s": 9}, "q": {"metric": "y", "unit": "%", "max_age_s": 20}},
+             expression="p - 100 * q", per="max(p, 0.5)", levels={"blue": 0.5, "red": 2}, gap_s_max=30,
+             when=[{"metric": "y", "device": "a-1", "at_most": 3, "max_age_s": 60}]),
+    ),
+    derived=DERIVED,
+)  # fmt: skip
+ALL = RuleSet((*RULES.rules, *JOINT.rules), derived=DERIVED)
+
+
+def _at_one_source(table: BaseModel) -> dict[str, object]:
+    return {**table.model_dump(exclude_unset=True), "devices": ["a-*"]}
+
+
+LOCAL = RuleSet(
+    (*RULES.rules, *(type(r).model_validate(_at_one_source(r)) for r in JOINT if not hasattr(r, "objects"))),
+    derived=tuple(Derived.model_validate(_at_one_source(each)) for each in DERIVED),
+)
+"""All rules whose joins need the series of one source only."""
 SERIES = (
     SeriesInfo(7, "a-1", "x", "gw-1"),
     SeriesInfo(3, "a-2", "x", "gw-2"),
@@ -167,6 +239,11 @@ def engine(rules: RuleSet = RULES, series: Iterable[SeriesInfo] = SERIES) -> Eng
     fresh = Engine(rules)
     fresh.bind(series)
     return fresh
+
+
+def city(series: Iterable[SeriesInfo] = SERIES) -> Engine:
+    """A fresh engine with all rules and the series bound."""
+    return engine(ALL, series)
 
 
 def batch(readings: Sequence[Reading]) -> SeriesBatch:

@@ -12,21 +12,24 @@ from citynet.quality import LATE
 from citynet_rules.engine import Engine, Part, Transition
 
 from .rules_streams import (
+    ALL,
     END,
+    IDS,
+    LOCAL,
     READING_STREAMS,
-    RULES,
     SERIES,
     STREAMS,
     Mark,
     Op,
     Reading,
     apply,
+    city,
     engine,
     feed,
     honest,
     key,
     keys,
-    law,
+    several,
 )
 
 PLACES = st.sets(st.integers(0, 60), max_size=12)
@@ -40,32 +43,32 @@ def test_the_streams_reach_every_rule_and_every_kind_of_transition() -> None:
     for dwell in (1, 2, 3, 5, 8, 13):
         rows = [
             Reading(series, t * 1_000_000, value, 0)
-            for series in (7, 5)
+            for series in (7, 5, 3, 12, 40, 9)
             for start in range(0, 200, dwell)
             for value in [float(draw.choice(values))]
             for t in range(start, start + dwell)
         ]
-        found += apply(engine(), [*rows, Reading(7, 900_000_000, 0, 0), Reading(5, 900_000_000, 0, 0)])
-    assert {t.rule for t in found} == {rule.id for rule in RULES}
+        found += apply(city(), [*rows, *(Reading(series, 900_000_000, 0, 0) for series in IDS)])
+    assert {t.rule for t in found} == {rule.id for rule in ALL}
     for kind in ("limit", "rate", "cusum", "deviation"):
-        of_kind = {rule.id for rule in RULES if rule.kind == kind}
+        of_kind = {rule.id for rule in ALL if rule.kind == kind}
         assert {t.kind for t in found if t.rule in of_kind} == {"raise", "escalate", "deescalate", "clear"}
-    for rule in RULES:
+    for rule in ALL:
         assert {t.kind for t in found if t.rule == rule.id} >= {"raise", "clear"}
 
 
-@law
+@several
 @given(STREAMS, PLACES)
 def test_law_2_cutting_the_input_changes_nothing(ops: list[Op], cuts: set[int]) -> None:
-    whole, cut = engine(), engine()
+    whole, cut = city(), city()
     assert keys(apply(whole, ops)) == keys(apply(cut, ops, cuts))
     assert whole.snapshot() == cut.snapshot()
 
 
-@law
+@several
 @given(READING_STREAMS, PLACES)
 def test_law_2_cutting_the_input_changes_no_quality(rows: list[Reading], cuts: set[int]) -> None:
-    whole, cut = engine(), engine()
+    whole, cut = city(), city()
     expected = feed(whole, rows)[1]
     got: list[int] = []
     borders = sorted({0, len(rows), *(c for c in cuts if c < len(rows))})
@@ -74,48 +77,48 @@ def test_law_2_cutting_the_input_changes_no_quality(rows: list[Reading], cuts: s
     assert got == expected
 
 
-@law
+@several
 @given(STREAMS, st.data())
 def test_law_3_duplicates_of_readings_change_nothing(ops: list[Op], data: st.DataObject) -> None:
     repeated = list(ops)
     for position, op in reversed(list(enumerate(ops))):
         if isinstance(op, Reading) and data.draw(st.booleans()):
             repeated.insert(data.draw(st.integers(position + 1, len(repeated))), op)
-    once, twice = engine(), engine()
+    once, twice = city(), city()
     assert keys(apply(once, ops)) == keys(apply(twice, repeated))
     assert once.snapshot() == twice.snapshot()
 
 
-@law
+@several
 @given(READING_STREAMS, PLACES)
 def test_law_3_repeated_watermarks_change_nothing(rows: list[Reading], places: set[int]) -> None:
     """As long as they keep their promise; one that does not is taken at its word whenever it is repeated."""
     ops = honest(rows, places)
     repeated: list[Op] = [again for op in ops for again in ([op, op] if isinstance(op, Mark) else [op])]
     old: list[Op] = [op for op in ops if isinstance(op, Mark)]
-    once, twice = engine(), engine()
+    once, twice = city(), city()
     assert keys(apply(once, ops)) == keys(apply(twice, repeated + old))
     assert once.snapshot() == twice.snapshot()
 
 
-@law
+@several
 @given(READING_STREAMS)
 def test_law_3_a_repeated_batch_is_late_as_a_whole(rows: list[Reading]) -> None:
-    twice = engine()
+    twice = city()
     feed(twice, rows)
     transitions, quality = feed(twice, rows)
     assert transitions == []
     assert all(code & LATE for code in quality)
 
 
-@law
+@several
 @given(READING_STREAMS, PLACES, st.data())
 def test_law_5_a_crash_anywhere_changes_nothing(rows: list[Reading], places: set[int], data: st.DataObject) -> None:
     """The database keeps rows and transitions (each once); snapshots are taken and the engine is killed at any time."""
     ops = honest(rows, places)
-    undisturbed = engine()
+    undisturbed = city()
     expected = apply(undisturbed, ops, range(len(ops))) + undisturbed.advance(END)
-    live = engine()
+    live = city()
     saved = live.snapshot()
     stored: list[Reading] = []
     noted: dict[tuple[object, ...], Transition] = {}
@@ -147,7 +150,7 @@ def revived(
     saved: bytes, stored: list[Reading], *, bind_first: bool, note: dict[tuple[object, ...], Transition]
 ) -> Engine:
     """What a worker does after a crash: snapshot, then the stored rows above the tips without LATE, in time order."""
-    fresh = Engine(RULES)
+    fresh = Engine(ALL)
     if bind_first:
         fresh.bind(SERIES)
     fresh.restore(saved)
@@ -164,7 +167,7 @@ SOURCES = sorted({info.source for info in SERIES})
 DEALS = st.lists(st.tuples(st.integers(0, 60), st.lists(st.integers(0, 2), min_size=3, max_size=3)), max_size=6)
 
 
-@law
+@several
 @given(READING_STREAMS, PLACES, DEALS)
 def test_dealing_the_sources_anew_changes_nothing(
     rows: list[Reading], places: set[int], deals: list[tuple[int, list[int]]]
@@ -172,9 +175,9 @@ def test_dealing_the_sources_anew_changes_nothing(
     """Up to three engines share the sources; now and then they are dealt anew, each engine restored from its parts of the
     snapshots of all. Found together is what one engine finds, and their parts put together are its state."""
     ops = honest(rows, places)
-    alone = engine()
+    alone = engine(LOCAL)
     expected = apply(alone, ops, range(len(ops))) + alone.advance(END)
-    hands = [engine() for _ in range(3)]
+    hands = [engine(LOCAL) for _ in range(3)]
     holder = dict.fromkeys(SOURCES, 0)
     of_series = {info.id: info.source for info in SERIES}
     noted: dict[tuple[object, ...], Transition] = {}
@@ -195,7 +198,7 @@ def test_dealing_the_sources_anew_changes_nothing(
 def dealt(hands: list[Engine], before: dict[str, int], after: dict[str, int]) -> tuple[list[Engine], dict[str, int]]:
     """Engines that hold the sources as in `after`, restored from what the holders `before` knew of them."""
     saved = [hand.snapshot() for hand in hands]
-    fresh = [engine() for _ in hands]
+    fresh = [engine(LOCAL) for _ in hands]
     for number, hand in enumerate(fresh):
         parts = []
         for old, state in enumerate(saved):
@@ -206,12 +209,12 @@ def dealt(hands: list[Engine], before: dict[str, int], after: dict[str, int]) ->
     return fresh, after
 
 
-@law
+@several
 @given(READING_STREAMS, PLACES, PLACES)
 def test_law_6_replay_of_history_gives_what_live_gave(rows: list[Reading], places: set[int], cuts: set[int]) -> None:
     """History is what is stored, without the late rows, in order of time and without the watermarks on the way."""
     ops = honest(rows, places)
-    live = engine()
+    live = city()
     stored: list[Reading] = []
     found: list[Transition] = []
     for op in ops:
@@ -223,17 +226,17 @@ def test_law_6_replay_of_history_gives_what_live_gave(rows: list[Reading], place
             stored.append(Reading(op.series, op.time_us, op.value, quality[0]))
     found += live.advance(END)
     history = sorted((row for row in stored if not row.quality & LATE), key=lambda row: row.time_us)
-    replay = engine()
+    replay = city()
     assert keys(apply(replay, history, cuts) + replay.advance(END)) == keys(found)
     assert replay.snapshot() == live.snapshot()
 
 
-@law
+@several
 @given(STREAMS, PLACES)
 def test_law_7_raise_and_clear_alternate(ops: list[Op], cuts: set[int]) -> None:
     """Also when watermarks break their promise: at most one alert is open a rule and object, and time never runs back."""
-    city = engine()
-    found = apply(city, ops, cuts)
+    whole = city()
+    found = apply(whole, ops, cuts)
     found.sort(key=lambda t: (t.rule, t.object))
     still_open = set()
     for (rule, device), of_pair in groupby(found, key=lambda t: (t.rule, t.object)):
@@ -252,12 +255,12 @@ def test_law_7_raise_and_clear_alternate(ops: list[Op], cuts: set[int]) -> None:
             time_us = t.time_us
         if level:
             still_open.add((rule, device, ident, level))
-    assert {(a.rule, a.object, a.alert_id, a.level) for a in city.open_alerts()} == still_open
+    assert {(a.rule, a.object, a.alert_id, a.level) for a in whole.open_alerts()} == still_open
 
 
-@law
+@several
 @given(READING_STREAMS)
 def test_transitions_of_one_feed_are_sorted(rows: list[Reading]) -> None:
-    transitions, _ = feed(engine(), rows)
+    transitions, _ = feed(city(), rows)
     order = [(t.time_us, t.rule, t.object) for t in transitions]
     assert order == sorted(order)

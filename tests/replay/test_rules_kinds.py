@@ -8,6 +8,7 @@ from math import nan
 
 import pytest
 
+from citynet_rules.derived import Derived
 from citynet_rules.kinds import KINDS
 from citynet_rules.spec import RuleSet
 
@@ -149,6 +150,77 @@ def _impossible(city: Timeline) -> None:
     city.want(exactly(110)).cleared("blue")
 
 
+@story(
+    "vote",
+    objects={"ring": ["p-1", "p-2", "p-3"]},
+    direction="low",
+    threshold=0.2,
+    within_s=300,
+    levels={"orange": 2, "red": 3},
+)
+def _pressure_falls(city: Timeline) -> None:
+    """One low sensor is no event; two within five minutes are. The first vote has lapsed when the third comes."""
+    for second, device, value in [
+        (0, "p-1", 0.3), (0, "p-2", 0.3), (0, "p-3", 0.3), (60, "p-2", 0.1), (120, "p-1", 0.3), (180, "p-3", 0.15),
+        (300, "p-1", 0.3), (360, "p-2", 0.3), (361, "p-3", 0.12), (365, "p-1", 0.1), (600, "p-2", 0.1), (900, "p-1", 0.3),
+        (930, "p-2", 0.3), (960, "p-3", 0.3),
+    ]:  # fmt: skip
+        city.at(second).reading(device, value)
+    city.at(1000).watermark("gw-1")
+    city.want(exactly(180), "ring").raised("orange")
+    city.want(exactly(360), "ring").cleared("orange")
+    city.want(exactly(365), "ring").raised("orange")
+    city.want(exactly(600), "ring").escalated("red")
+    city.want(exactly(900), "ring").cleared("red")
+
+
+@story(
+    "sequence",
+    objects={"station": ["ps-1/level", "ps-1/pump_a"]},
+    first={"low": 3.0},
+    second={"high": 0.1},
+    within_s=300,
+    hold_s=600,
+    levels={"red": 1},
+)
+def _no_start(city: Timeline) -> None:
+    """Above the start level, and then a pump without current: it failed to start. A pump at rest before is none."""
+    city.every(60, 0, 180).reading("ps-1/pump_a", 0.0)
+    city.at(120).reading("ps-1/level", 2.8)
+    city.at(210).reading("ps-1/level", 3.1)
+    city.at(240).reading("ps-1/pump_a", 0.0)
+    city.at(600, 839, 840).reading("ps-1/level", 2.0)
+    city.at(900).watermark("gw-1")
+    city.want(exactly(240), "station").raised("red")
+    city.want(exactly(840), "station").cleared("red")
+
+
+@story(
+    "residual",
+    objects={"dma-1": ["in-1", "out-1", "tank-1"]},
+    operands={
+        "inflow": {"metric": "flow", "unit": "m3/h", "max_age_s": 900},
+        "outflow": {"metric": "flow", "unit": "L/s", "max_age_s": 900},
+        "filling": {"metric": "filling", "unit": "m3/h", "max_age_s": 900},
+    },
+    unit="m3/h",
+    expression="inflow - outflow - filling",
+    per="max(inflow, 1 [m3/h])",
+    direction="up",
+    levels={"yellow": 0.1, "orange": 0.3},
+)
+def _balance(city: Timeline) -> None:
+    """36 in, 10 L/s = 36 out: balanced. Then a fifth is missing, then it fills the tank; an old operand says nothing."""
+    city.every(300, 0, 1800).reading("in-1/flow", 36.0)
+    city.at(0, 300).reading("out-1/flow", 10.0)
+    city.at(600, 900).reading("out-1/flow", 8.0)
+    city.at(0, 300, 600).reading("tank-1/filling", 0.0)
+    city.at(900).reading("tank-1/filling", 7.2)
+    city.at(1900).watermark("gw-1")
+    city.want(exactly(600), "dma-1").raised("yellow")
+    city.want(exactly(900), "dma-1").cleared("yellow")
+
+
 @pytest.mark.parametrize("ident", sorted(STORIES))
 def test_the_kind_tells_its_story(ident: str) -> None:
     fields, tell = STORIES[ident]
@@ -160,6 +232,72 @@ def test_the_kind_tells_its_story(ident: str) -> None:
         assert json.loads(json.dumps(t.evidence, allow_nan=False)) == t.evidence
         assert t.evidence["samples"]
         assert 0 <= t.evidence.get("severity", 0) <= 1
+
+
+WORDS = {
+    "id": "r", "version": 1, "kind": "limit", "title_zh": "示例", "title_en": "example", "domain": "water", "metric": "x",
+    "unit": "u", "standard": "none", "edition": "1", "status": "D", "direction": "high", "levels": {"red": 10},
+}  # fmt: skip
+
+
+def test_a_rule_with_conditions_tells_its_story() -> None:
+    """Only with the pump running, not under maintenance, and not between 02:00 and 04:00 in Shanghai (18:00-20:00 UTC)."""
+    when = [
+        {"metric": "running", "equal": 1, "max_age_s": 600},
+        {"maintenance": False},
+        {"hours": ["04:00-02:00"], "time_zone": "Asia/Shanghai"},
+    ]
+    rule = KINDS["limit"].model.model_validate({**WORDS, "on_delay_s": 60, "off_delay_s": 0, "when": when})
+    city = Timeline("r", RuleSet((rule,)))
+    begin = 17 * HOUR + 1800
+    city.every(60, begin, begin + 2400).reading("ps-1", 12.0)  # to 18:10
+    city.at(begin, begin + 900, begin + 1500).reading("ps-1/running", 1)
+    city.at(begin + 300, begin + 1000).reading("ps-1/running", 0)
+    city.at(begin + 1600).reading("ps-1/maintenance", 1)
+    city.at(begin + 1630).reading("ps-1/maintenance", 0)
+    city.at(begin + 2500).watermark("gw-1")
+    city.want(exactly(begin + 60), "ps-1").raised("red")
+    city.want(exactly(begin + 300), "ps-1").cleared("red")
+    city.want(exactly(begin + 960), "ps-1").raised("red")
+    city.want(exactly(begin + 1020), "ps-1").cleared("red")
+    city.want(exactly(begin + 1560), "ps-1").raised("red")
+    city.want(exactly(begin + 1620), "ps-1").cleared("red")
+    city.want(exactly(begin + 1740), "ps-1").raised("red")
+    city.want(exactly(begin + 1800), "ps-1").cleared("red")
+    last = city.play()[-1]
+    assert last.evidence["reason"] == "when"
+    assert last.evidence["when"] == [*when[:2], {**when[2], "hours": ["04:00-02:00"]}]
+
+
+def test_a_derived_metric_tells_its_story() -> None:
+    """Efficiency of a pump: ρ g Q H over its electric power; 36 m³/h by 20 m is 1.962 kW."""
+    operands = {
+        "q": {"metric": "flow", "unit": "m3/h", "max_age_s": 120},
+        "h": {"metric": "head", "unit": "m", "max_age_s": 120},
+        "p": {"metric": "power", "unit": "kW", "max_age_s": 120},
+    }
+    derived = Derived.model_validate(
+        {
+            "name": "efficiency",
+            "unit": "%",
+            "operands": operands,
+            "expression": "1000 [kg/m3] * 9.81 [m/s2] * q * h / p",
+        }
+    )
+    words = {**WORDS, "metric": "efficiency", "unit": "%", "direction": "low", "levels": {"yellow": 50}}
+    rule = KINDS["limit"].model.model_validate(words)
+    city = Timeline("r", RuleSet((rule,), derived=(derived,)))
+    city.every(60, 0, 600).reading("pump-1/flow", 36.0)
+    city.at(0, 120, 240).reading("pump-1/head", 20.0)
+    city.at(1, 121, 241).reading("pump-1/power", 3.0)
+    city.at(200).reading("pump-1/power", 5.0)
+    city.at(700).watermark("gw-1")
+    city.want(exactly(200), "pump-1").raised("yellow")
+    city.want(exactly(241), "pump-1").cleared("yellow")
+    raised = city.play()[0]
+    assert raised.value is not None
+    assert abs(raised.value - 39.24) < 1e-9
+    assert raised.evidence["derived"]["expression"] == derived.expression
 
 
 def test_every_kind_has_a_story() -> None:

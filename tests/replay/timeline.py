@@ -67,7 +67,8 @@ class Wanted:
 
 @dataclass
 class Timeline:
-    """One rule of the library (or of `rules`), readings of the metric it watches, and what must come of them."""
+    """One rule of the library (or of `rules`), readings of the metric it watches (or of another one: ``device/metric``), and
+    what must come of them."""
 
     rule: str
     rules: RuleSet = LIBRARY
@@ -105,7 +106,9 @@ class Timeline:
         devices = sorted({name for _, is_mark, name, _, _ in self._events if not is_mark})
         number = {device: n for n, device in enumerate(devices)}
         engine = Engine(self.rules)
-        engine.bind(SeriesInfo(n, device, rule.metric, self.gateway) for device, n in number.items())
+        for name, n in number.items():
+            device, _, metric = name.partition("/")
+            engine.bind([SeriesInfo(n, device, metric or rule.metric, self.gateway)])
         found: list[Transition] = []
         waiting: list[tuple[int, int, float, int]] = []
         for time_us, is_mark, name, value, quality in sorted(self._events, key=lambda event: event[:2]):

@@ -159,7 +159,11 @@ def test_yaml_says_the_same(tmp_path: Path) -> None:
         ),
         ("on_delay_s = 30", 'template_en = "{value"', "r.toml:16: r1.template_en: bad template: "),
         ("on_delay_s = 30", 'template_en = "{}"', "r.toml:16: r1.template_en: unknown placeholder {} (known: "),
-        ("on_delay_s = 30", "[other]", "r.toml:16: other: unknown key (a rule file holds [[rule]] tables only)"),
+        (
+            "on_delay_s = 30",
+            "[other]",
+            "r.toml:16: other: unknown key (a rule file holds [[rule]] and [[derived]] tables and time_zone)",
+        ),
     ],
 )
 def test_each_mistake_is_one_clear_line(tmp_path: Path, old: str, new: str, expected: str) -> None:

@@ -10,8 +10,11 @@ from citynet_rules.kinds.limit import LimitKind
 from citynet_rules.kinds.night_flow import NightFlowKind
 from citynet_rules.kinds.physical import RangeKind
 from citynet_rules.kinds.rate import RateKind
+from citynet_rules.kinds.residual import ResidualKind
+from citynet_rules.kinds.sequence import SequenceKind
 from citynet_rules.kinds.stale import StaleKind
 from citynet_rules.kinds.stuck import StuckKind
+from citynet_rules.kinds.vote import VoteKind
 
 _ALL: tuple[Kind, ...] = (
     LimitKind(),
@@ -23,5 +26,8 @@ _ALL: tuple[Kind, ...] = (
     CusumKind(),
     DeviationKind(),
     NightFlowKind(),
+    VoteKind(),
+    SequenceKind(),
+    ResidualKind(),
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}

@@ -159,6 +159,7 @@ class CountKind:
     name = "count"
     model: type[Rule] = CountRule
     state = STATE
+    learned: tuple[str, ...] = ("cleared_us",)
     templates = (
         "{device} 的 {metric} 自 {since} 起出现 {value} 次，限 {limit} 次。",
         "{metric} of {device}: {value} times since {since}, limit {limit}.",

@@ -175,6 +175,7 @@ class CusumKind:
     name = "cusum"
     model: type[Rule] = CusumRule
     state = STATE
+    learned: tuple[str, ...] = ("n", "begin_us", "newest_us", "mean", "squares", "sigma")
     templates = (
         "{device} 的 {metric} 持续偏离，累积和 {value}，限值 {limit}，自 {since} 起。",
         "{metric} of {device} has shifted: cumulative sum {value}, limit {limit}, since {since}.",

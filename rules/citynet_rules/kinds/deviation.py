@@ -143,6 +143,7 @@ class DeviationKind:
     name = "deviation"
     model: type[Rule] = DeviationRule
     state = STATE
+    learned: tuple[str, ...] = ("n", "mean", "spread")
     templates = (
         "{device} 的 {metric} 偏离自身基线 {value} 倍标准差，限值 {limit}，自 {since} 起。",
         "{metric} of {device} is {value} standard deviations from its own baseline, limit {limit}, since {since}.",

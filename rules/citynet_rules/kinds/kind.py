@@ -149,12 +149,14 @@ class Kind(Protocol):
         model: the rule's fields.
         state: dtype of one pair's state, little-endian.
         templates: default sentences, Chinese and English.
+        learned: columns of the state that outlast a time in which a rule's conditions are not met.
     """
 
     name: str
     model: type[Rule]
     state: np.dtype[np.void]
     templates: tuple[str, str]
+    learned: tuple[str, ...]
 
     def facts(self, rule: Any) -> dict[str, Any]:
         """What the kind adds to the evidence: at least hysteresis, on_delay_s and off_delay_s (None where it has

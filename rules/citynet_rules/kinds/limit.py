@@ -345,6 +345,7 @@ class LimitKind:
     name = "limit"
     model: type[Rule] = LimitRule
     state = STATE
+    learned: tuple[str, ...] = ()
     templates = (
         "{device} 的 {metric} 为 {value} {unit}，限值 {limit} {unit}，自 {since} 起。",
         "{metric} of {device} is {value} {unit}, limit {limit} {unit}, since {since}.",

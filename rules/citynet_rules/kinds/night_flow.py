@@ -231,6 +231,7 @@ class NightFlowKind:
     name = "night_flow"
     model: type[Rule] = NightFlowRule
     state = STATE
+    learned: tuple[str, ...] = ("judged_us", "recent_us", "recent", "normal")
     templates = (
         "{device} 的 {metric} 夜间最小净流量为 {value} {unit}，限值 {limit} {unit}，疑似漏损。",
         "minimum night {metric} of {device} is {value} {unit} net, limit {limit} {unit}: a leak is likely.",

@@ -123,6 +123,7 @@ class RangeKind:
     name = "range"
     model: type[Rule] = RangeRule
     state = STATE
+    learned: tuple[str, ...] = ()
     templates = (
         "{device} 的 {metric} 为 {value} {unit}，物理界限 {limit} {unit}，疑似设备故障。",
         "{metric} of {device} is {value} {unit}, physical limit {limit} {unit}: the device may be faulty.",

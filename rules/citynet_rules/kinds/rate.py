@@ -113,6 +113,7 @@ class RateKind:
     name = "rate"
     model: type[Rule] = RateRule
     state = STATE
+    learned: tuple[str, ...] = ()
     templates = (
         "{device} 的 {metric} 变化率为 {value} {unit}，限值 {limit} {unit}，自 {since} 起。",
         "{metric} of {device} changes by {value} {unit}, limit {limit} {unit}, since {since}.",

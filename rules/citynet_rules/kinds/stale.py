@@ -169,6 +169,7 @@ class StaleKind:
     name = "stale"
     model: type[Rule] = StaleRule
     state = STATE
+    learned: tuple[str, ...] = ()
     templates = (
         "{device} 的 {metric} 自 {since} 起已 {value} s 无数据，限 {limit} s。",
         "no {metric} from {device} for {value} s since {since}, limit {limit} s.",

@@ -165,6 +165,7 @@ class StuckKind:
     name = "stuck"
     model: type[Rule] = StuckRule
     state = STATE
+    learned: tuple[str, ...] = ()
     templates = (
         "{device} 的 {metric} 自 {since} 起 {value} s 无变化，限 {limit} s，疑似传感器卡死。",
         "{metric} of {device} has not changed for {value} s since {since}, limit {limit} s: the sensor may be stuck.",

@@ -86,4 +86,4 @@ def effective(
         and (found := refusals(rule, scores.get(rule.fingerprint)))
     }
     kept = tuple(rule.model_copy(update={"mode": "shadow"}) if rule.id in why else rule for rule in rules)
-    return RuleSet(kept, rules.origins), why
+    return RuleSet(kept, rules.origins, rules.derived), why

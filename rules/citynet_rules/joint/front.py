@@ -1,0 +1,44 @@
+"""What a kind over several series must offer: the objects of a rule, and the score of an object at each time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from citynet.batch import F64, I64
+from citynet_rules.kinds.kind import Kind
+
+if TYPE_CHECKING:
+    from citynet_rules.joint.join import Block
+
+
+class Front(Protocol):
+    """One rule's way from readings of several series to a score.
+
+    Attributes:
+        wait_us: how long a silent member is waited for.
+    """
+
+    wait_us: int
+
+    @property
+    def objects(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """(device, metric) of the members, by the object's name; the first one lends its id to alerts."""
+        ...
+
+    def channels(self, roles: int) -> int:
+        """How many readings are remembered an object that has up to `roles` members."""
+        ...
+
+    def score(self, block: Block, at: I64) -> F64:
+        """The score at each of the rows `at`; NaN where there is none."""
+        ...
+
+
+@runtime_checkable
+class JointKind(Kind, Protocol):
+    """A kind whose rules watch groups of series. Its kernel is fed with the scores."""
+
+    def front(self, rule: Any) -> Front:
+        """The way from readings to scores for this rule."""
+        ...
