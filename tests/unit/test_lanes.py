@@ -92,7 +92,7 @@ def test_what_every_lane_hears_is_one_lanes_business(topic: str) -> None:
 
 
 def test_a_lane_that_reconnects_takes_only_its_own_out_of_the_inbox() -> None:
-    inbox = Inbox(100, 100)
+    inbox = Inbox(100, 100, 1 << 20)
     for lane, generation in ((1, 1), (2, 1), (1, 1), (2, 1)):
         inbox.put([(PassedParcel(Origin("t", 1, generation, False, 0, "", b"", lane)), 1, 10)])
     inbox.clear(1)
