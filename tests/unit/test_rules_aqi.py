@@ -22,7 +22,7 @@ ROWS = """
 400 2100 b   750 3090 48 120 c   1000 500 350
 500 2620 b   940 3840 60 150 c   1200 600 500
 """
-NAMES = "so2_24h so2_1h no2_24h no2_1h co_24h co_1h o3_8h o3_1h pm10_24h pm2_5_24h".split()
+NAMES = ["so2_24h", "so2_1h", "no2_24h", "no2_1h", "co_24h", "co_1h", "o3_8h", "o3_1h", "pm10_24h", "pm2_5_24h"]
 CORNERS = [
     (name, float(cell), int(index))
     for index, *cells in (line.split() for line in ROWS.strip().splitlines())
@@ -72,7 +72,8 @@ def test_beyond_the_short_tables() -> None:
     now, then = EDITIONS["2026"].columns, EDITIONS["2012"].columns
     assert (now["so2_1h"].iaqi(800.1), now["so2_1h"].iaqi(5000)) == (200, 200)
     assert (now["o3_8h"].iaqi(800.1), now["o3_8h"].iaqi(2000)) == (300, 300)
-    assert isnan(then["so2_1h"].iaqi(800.1)) and isnan(then["o3_8h"].iaqi(800.1))
+    assert isnan(then["so2_1h"].iaqi(800.1))
+    assert isnan(then["o3_8h"].iaqi(800.1))
     assert (now["pm10_24h"].iaqi(9999), then["pm10_24h"].iaqi(9999)) == (500, 500)
 
 
