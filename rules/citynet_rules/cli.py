@@ -13,8 +13,8 @@ import typer
 from citynet.errors import ConfigError
 from citynet.runtime.command import EXIT_FAILURE, JsonOption, command
 from citynet_rules.cli_arm import arm, list_armed
+from citynet_rules.cli_golden import golden
 from citynet_rules.cli_replay import replay
-from citynet_rules.cli_golden import test
 from citynet_rules.cli_score import score
 from citynet_rules.cli_table import table
 from citynet_rules.kinds import KINDS
@@ -27,7 +27,7 @@ app.command()(score)
 app.command()(replay)
 app.command()(arm)
 app.command("list")(list_armed)
-app.command()(test)
+app.command("test")(golden)
 
 PathsArgument = Annotated[
     list[Path] | None,

@@ -17,7 +17,7 @@ from citynet_rules.spec import library_paths, load_rules
 
 
 @command
-def test(
+def golden(
     folder: Annotated[Path, typer.Argument(help="Folder with cases RULE.csv, RULE.expected, and perhaps rule files.")],
     update: Annotated[bool, typer.Option("--update", help="Write what came as what is expected.")] = False,
     as_json: JsonOption = False,
@@ -33,7 +33,9 @@ def test(
             with writing(expected_path(outcome.case)) as handle:
                 handle.writelines(f"{line}\n" for line in outcome.got)
     if as_json:
-        print(json.dumps({"ok": not differing or update, "cases": len(outcomes), "diffs": [_diff(o) for o in differing]}))
+        print(
+            json.dumps({"ok": not differing or update, "cases": len(outcomes), "diffs": [_diff(o) for o in differing]})
+        )
     else:
         for outcome in differing:
             print("\n".join(_diff(outcome)))

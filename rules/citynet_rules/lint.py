@@ -71,7 +71,9 @@ def lint(rules: RuleSet, today: date) -> list[Finding]:
     for one, other in combinations(rules, 2):
         if message := _overlap(one, other):
             where = rules.origins.get(other.id, "")
-            found.append(Finding("warning", where, f"{other.id}.levels", f"{message} {rules.origins.get(one.id, one.id)}"))
+            found.append(
+                Finding("warning", where, f"{other.id}.levels", f"{message} {rules.origins.get(one.id, one.id)}")
+            )
     return found
 
 
