@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from citynet_rules.kinds.accumulate import AccumulateRule
@@ -109,3 +111,12 @@ def test_device_faults_are_a_domain_of_their_own() -> None:
     """They make maintenance orders and are never public-safety alerts, so none of them is red."""
     assert all("red" not in rule.levels for rule in LIBRARY if rule.domain == "device" and isinstance(rule, LimitRule))
     assert all(rule.level != "red" for rule in LIBRARY if isinstance(rule, StaleRule))
+
+
+def test_the_page_lists_the_rules_as_they_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rule-packs.md").read_text(encoding="utf-8")
+    listed = [line for line in page.splitlines() if line.startswith("| `")]
+    assert listed == [
+        f"| `{r.id}` | {r.kind} | `{r.metric}` | {r.standard}{f' {r.clause}' if r.clause else ''} | {r.status} |"
+        for r in LIBRARY
+    ]
