@@ -44,7 +44,9 @@ def check(
 ) -> None:
     """Check rule files; print every problem and warning with file and line. Exit 1 if there is a problem."""
     files = rule_files(paths)
-    rules, problems, warnings = RuleSet(), [], []
+    rules = RuleSet()
+    problems: list[str] = []
+    warnings: list[str] = []
     try:
         rules = load_rules(files)
     except ConfigError as error:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from citynet_rules.cli import app
 from citynet_rules.lint import METRICS, lint
 from citynet_rules.spec import library_paths, load_rules
-from citynet_sim.metrics import METRICS_OF_KIND
+from citynet_sim.kinds import KINDS
 
 RUN = CliRunner().invoke
 TODAY = date(2026, 6, 1)
@@ -53,8 +53,8 @@ def test_the_library_has_no_findings() -> None:
 
 
 def test_the_simulator_speaks_the_vocabulary() -> None:
-    for metrics in METRICS_OF_KIND.values():
-        for metric in metrics:
+    for kind in KINDS.values():
+        for metric in kind.metrics:
             known = METRICS[metric.name]
             assert metric.unit == known.unit
             assert known.low <= metric.low < metric.high <= known.high
