@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +13,12 @@ import typer
 from citynet.errors import ConfigError
 from citynet.runtime.command import EXIT_FAILURE, JsonOption, command
 from citynet_rules.cli_arm import arm, list_armed
+from citynet_rules.cli_golden import golden
 from citynet_rules.cli_replay import replay
 from citynet_rules.cli_score import score
 from citynet_rules.cli_table import table
 from citynet_rules.kinds import KINDS
+from citynet_rules.lint import lint
 from citynet_rules.rule import Rule
 from citynet_rules.spec import RuleSet, load_rules, rule_files
 
@@ -24,6 +27,7 @@ app.command()(score)
 app.command()(replay)
 app.command()(arm)
 app.command("list")(list_armed)
+app.command("test")(golden)
 
 PathsArgument = Annotated[
     list[Path] | None,
@@ -33,29 +37,34 @@ PathsArgument = Annotated[
 
 @app.command()
 @command
-def check(paths: PathsArgument = None, as_json: JsonOption = False) -> None:
-    """Check rule files; print every problem with file and line. Exit 1 if there is one."""
+def check(
+    paths: PathsArgument = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail as well.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check rule files; print every problem and warning with file and line. Exit 1 if there is a problem."""
     files = rule_files(paths)
+    rules = RuleSet()
+    problems: list[str] = []
+    warnings: list[str] = []
     try:
         rules = load_rules(files)
     except ConfigError as error:
-        if as_json:
-            print(
-                json.dumps(
-                    {"ok": False, "files": [str(f) for f in files], "problems": error.problems}, ensure_ascii=False
-                )
-            )
-        else:
-            print("\n".join(error.problems), file=sys.stderr)
-        raise typer.Exit(EXIT_FAILURE) from None
+        problems = list(error.problems)
+    for finding in lint(rules, datetime.now(UTC).date()):
+        (problems if finding.severity == "error" else warnings).append(str(finding))
+    ok = not problems and not (strict and warnings)
     if as_json:
-        print(
-            json.dumps(
-                {"ok": True, "files": [str(f) for f in files], "rules": len(rules), "problems": []}, ensure_ascii=False
-            )
-        )
+        answer = {"ok": ok, "files": [str(f) for f in files], "problems": problems, "warnings": warnings}
+        print(json.dumps(answer | ({"rules": len(rules)} if ok else {}), ensure_ascii=False))
     else:
-        print(f"{len(rules)} rules in {len(files)} files, no problems")
+        for line in (*problems, *warnings):
+            print(line, file=sys.stderr)
+        if ok:
+            told = f"{len(warnings)} warnings" if warnings else "no problems"
+            print(f"{len(rules)} rules in {len(files)} files, {told}")
+    if not ok:
+        raise typer.Exit(EXIT_FAILURE)
 
 
 @app.command()

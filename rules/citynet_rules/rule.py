@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from datetime import date
 from functools import cached_property
 from hashlib import blake2b
 from string import Formatter
 from typing import Annotated, Literal, Self
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from citynet.ids import is_id
 from citynet_rules.colour import COLOURS, COLOURS_ZH, Age, Colour, Delay, level_of, microseconds
@@ -77,6 +78,8 @@ class Rule(BaseModel):
     jurisdiction: Line = "CN"
     status: Status
     source: Optional = ""
+    valid_from: date | None = None
+    valid_to: date | None = None
     mode: Mode = "live"
     score_floor: ScoreFloor | None = None
     guidance_zh: Prose = ""
@@ -112,6 +115,14 @@ class Rule(BaseModel):
             if len(glob) > 128 or _GLOB.fullmatch(glob) is None:
                 raise ValueError(f"bad glob {glob[:80]!r}: letters, digits, . _ - and * ? [abc] [!abc] only")
         return globs
+
+    @field_validator("valid_to")
+    @classmethod
+    def _after(cls, valid_to: date | None, info: ValidationInfo) -> date | None:
+        start = info.data.get("valid_from")
+        if valid_to is not None and start is not None and valid_to < start:
+            raise ValueError(f"{valid_to} is before valid_from {start}")
+        return valid_to
 
     @field_validator("template_zh", "template_en")
     @classmethod

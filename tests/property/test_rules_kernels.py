@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from citynet.quality import LATE, OUT_OF_RANGE, STUCK, UNCERTAIN
 from citynet_rules.engine import Transition
 from citynet_rules.kinds import limit, stale, walk
+from citynet_rules.kinds.accumulate import AccumulateMachine
 from citynet_rules.kinds.count import CountMachine
 from citynet_rules.kinds.cusum import CusumMachine
 from citynet_rules.kinds.deviation import DeviationMachine
+from citynet_rules.kinds.iaqi import IaqiMachine
 from citynet_rules.kinds.kind import UNUSABLE, Pairs
 from citynet_rules.kinds.limit import STATE, LimitRule, Limits
 from citynet_rules.kinds.physical import RangeMachine
@@ -52,6 +54,8 @@ MACHINES: dict[str, Callable[[Any], Any]] = {
     "stuck": StuckMachine,
     "range": RangeMachine,
     "count": CountMachine,
+    "accumulate": AccumulateMachine,
+    "iaqi": IaqiMachine,
     "cusum": CusumMachine,
     "deviation": DeviationMachine,
 }

@@ -398,7 +398,8 @@ def test_snapshot_and_restore_of_a_city() -> None:
 
 
 def test_the_library_is_found() -> None:
-    assert [path.name for path in library_paths()] == ["device.toml", "drainage.toml", "gas.toml", "water.toml"]
+    names = ["air", "bridge", "device", "drainage", "gas", "heating", "tunnel", "water"]
+    assert [path.name for path in library_paths()] == [f"{name}.toml" for name in names]
     assert all(isinstance(path, Path) for path in library_paths())
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from citynet_rules.kinds.accumulate import AccumulateRule
+from citynet_rules.kinds.iaqi import IaqiRule
 from citynet_rules.kinds.limit import LimitRule
 from citynet_rules.kinds.stale import StaleRule
 from citynet_rules.rule import Rule
@@ -37,8 +41,38 @@ SILENCES = {
 }
 
 
-def test_the_library_is_complete() -> None:
-    assert set(BY_ID) == set(LIMITS) | set(SILENCES)
+def test_the_library_has_what_is_pinned_here() -> None:
+    assert set(BY_ID) >= set(LIMITS) | set(SILENCES)
+
+
+def test_every_domain_has_its_pack() -> None:
+    domains = {"gas", "water", "drainage", "tunnel", "heating", "bridge", "air", "device"}
+    assert {rule.domain for rule in LIBRARY} == domains == {path.stem for path in library_paths()}
+
+
+def test_the_other_profile_of_gas_loads_and_selects_nothing_by_default() -> None:
+    """25/50 %LEL beside 20/50: not armed unless a city names it."""
+    path = library_paths()[0].parents[1] / "profiles" / "gas-gbt50493.toml"
+    (rule,) = load_rules([path])
+    assert isinstance(rule, LimitRule)
+    assert (rule.levels, rule.status) == ({"orange": 25, "red": 50}, "U")
+    assert path not in library_paths()
+
+
+def test_rain_signals_are_the_references() -> None:
+    signals = {ident: rule for ident, rule in BY_ID.items() if isinstance(rule, AccumulateRule)}
+    assert {ident: (rule.window_s / 3600, rule.levels) for ident, rule in signals.items()} == {
+        "drainage-rain-12h": (12, {"blue": 50}),
+        "drainage-rain-6h": (6, {"yellow": 50}),
+        "drainage-rain-3h": (3, {"orange": 50, "red": 100}),
+    }
+
+
+def test_air_is_graded_by_the_edition_in_force() -> None:
+    """Levels begin where an index may be published with pollutants missing."""
+    rules = [rule for rule in LIBRARY if isinstance(rule, IaqiRule)]
+    assert {rule.table.rsplit("_", 1)[0] for rule in rules} == {"so2", "no2", "co", "o3", "pm10", "pm2_5"}
+    assert all(rule.edition == "2026" and min(rule.levels.values()) == 101 for rule in rules)
 
 
 @pytest.mark.parametrize("ident", LIMITS)
@@ -77,3 +111,12 @@ def test_device_faults_are_a_domain_of_their_own() -> None:
     """They make maintenance orders and are never public-safety alerts, so none of them is red."""
     assert all("red" not in rule.levels for rule in LIBRARY if rule.domain == "device" and isinstance(rule, LimitRule))
     assert all(rule.level != "red" for rule in LIBRARY if isinstance(rule, StaleRule))
+
+
+def test_the_page_lists_the_rules_as_they_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rule-packs.md").read_text(encoding="utf-8")
+    listed = [line for line in page.splitlines() if line.startswith("| `")]
+    assert listed == [
+        f"| `{r.id}` | {r.kind} | `{r.metric}` | {r.standard}{f' {r.clause}' if r.clause else ''} | {r.status} |"
+        for r in LIBRARY
+    ]

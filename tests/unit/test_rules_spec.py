@@ -106,7 +106,7 @@ def test_yaml_says_the_same(tmp_path: Path) -> None:
         ('id = "r1"\n', "", "r.toml:1: rule[0].id: is missing"),
         ("version = 3", "version = true", "r.toml:3: r1.version: input should be a valid string (got 'True')"),
         ("version = 3", 'version = ""', "r.toml:3: r1.version: must not be empty"),
-        ('kind = "limit"', 'kind = "limits"', "r.toml:4: r1.kind: unknown kind 'limits' (known: count, "),
+        ('kind = "limit"', 'kind = "limits"', "r.toml:4: r1.kind: unknown kind 'limits' (known: accumulate, "),
         ('title_zh = "甲"\n', "", "r.toml:1: r1.title_zh: is missing"),
         ('"gas"', '"Gas!"', "r.toml:7: r1.domain: string should match pattern '^[a-z][a-z0-9-]{0,31}$' (got 'Gas!')"),
         ('metric = "ch4_lel"', "metric = 4", "r.toml:8: r1.metric: input should be a valid string (got '4')"),

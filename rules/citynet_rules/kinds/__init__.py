@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from citynet_rules.kinds.accumulate import AccumulateKind
 from citynet_rules.kinds.count import CountKind
 from citynet_rules.kinds.cusum import CusumKind
 from citynet_rules.kinds.deviation import DeviationKind
+from citynet_rules.kinds.iaqi import IaqiKind
 from citynet_rules.kinds.kind import Kind
 from citynet_rules.kinds.limit import LimitKind
 from citynet_rules.kinds.night_flow import NightFlowKind
@@ -23,6 +25,8 @@ _ALL: tuple[Kind, ...] = (
     StuckKind(),
     RangeKind(),
     CountKind(),
+    AccumulateKind(),
+    IaqiKind(),
     CusumKind(),
     DeviationKind(),
     NightFlowKind(),

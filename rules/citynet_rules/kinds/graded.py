@@ -90,6 +90,6 @@ def grade(
     return latch, [Found(*event, severity, expected) for event in events]
 
 
-def state_of(*own: tuple[str, str]) -> np.dtype[np.void]:
+def state_of(*own: tuple[str, str] | tuple[str, str, tuple[int, ...]]) -> np.dtype[np.void]:
     """Dtype of a graded kind's state: its own columns, then the latch's."""
     return np.dtype([*own, *LATCH])

@@ -1,0 +1,125 @@
+"""What is wrong with rules beyond their form: units and metrics against the vocabulary (`metrics.toml`), overlaps, guidance,
+dates. Errors cannot be meant; warnings may be.
+
+Errors: a unit that is not the metric's. Warnings: a metric that is not in the vocabulary, a threshold outside the metric's
+scale, guidance missing in a language, a rule whose validity has ended or not begun, and two rules of one kind, metric and
+direction that select the same devices by their globs (one literally contains the other's, or both are ``*``) with levels that
+cross.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+from citynet_rules.kinds.accumulate import AccumulateRule
+from citynet_rules.kinds.graded import GradedRule
+from citynet_rules.kinds.limit import LimitRule
+from citynet_rules.rule import COLOURS, Rule
+from citynet_rules.spec import RuleSet
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of the vocabulary; `low` and `high` in `unit`, `also` are other writings of the unit."""
+
+    unit: str
+    low: float
+    high: float
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`origin` is ``file:line`` of the rule."""
+
+    severity: Literal["error", "warning"]
+    origin: str
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        mark = "" if self.severity == "error" else "warning: "
+        return f"{self.origin}: {mark}{self.where}: {self.message}"
+
+
+def vocabulary() -> dict[str, Metric]:
+    """The known metrics by name."""
+    text = Path(__file__).with_name("metrics.toml").read_text(encoding="utf-8")
+    return {
+        name: Metric(facts["unit"], facts["low"], facts["high"], tuple(facts.get("also", ())))
+        for name, facts in tomllib.loads(text).items()
+    }
+
+
+METRICS = vocabulary()
+
+
+def lint(rules: RuleSet, today: date) -> list[Finding]:
+    """All findings, in order of the rules."""
+    found: list[Finding] = []
+    for rule in rules:
+        origin = rules.origins.get(rule.id, "")
+        for severity, field, message in _of_rule(rule, today):
+            found.append(Finding(severity, origin, f"{rule.id}.{field}", message))
+    for one, other in combinations(rules, 2):
+        if message := _overlap(one, other):
+            where = rules.origins.get(other.id, "")
+            found.append(
+                Finding("warning", where, f"{other.id}.levels", f"{message} {rules.origins.get(one.id, one.id)}")
+            )
+    return found
+
+
+Plain = tuple[Literal["error", "warning"], str, str]
+
+
+def _of_rule(rule: Rule, today: date) -> Iterator[Plain]:
+    metric = METRICS.get(rule.metric)
+    if metric is None:
+        yield "warning", "metric", f"{rule.metric} is not in the vocabulary (metrics.toml)"
+    else:
+        unit = f"{rule.unit}/{rule.per}" if isinstance(rule, AccumulateRule) and rule.per else rule.unit
+        if unit not in (metric.unit, *metric.also):
+            yield "error", "unit", f"{unit} is not the unit of {rule.metric}, {metric.unit}"
+        elif isinstance(rule, LimitRule):
+            for colour, level in rule.levels.items():
+                if not metric.low <= level <= metric.high:
+                    scale = f"{metric.low:g} to {metric.high:g} {metric.unit}"
+                    yield "warning", f"levels.{colour}", f"{level:g} lies outside the scale of {rule.metric}, {scale}"
+    for field in ("guidance_zh", "guidance_en"):
+        if not getattr(rule, field):
+            yield "warning", field, "is missing: nobody is told what to do"
+    if rule.valid_to is not None and rule.valid_to < today:
+        yield "warning", "valid_to", f"the rule was valid to {rule.valid_to}"
+    if rule.valid_from is not None and rule.valid_from > today:
+        yield "warning", "valid_from", f"the rule is valid from {rule.valid_from} on"
+
+
+def _overlap(one: Rule, other: Rule) -> str:
+    """Why two rules contradict each other, or nothing."""
+    if (one.kind, one.metric) != (other.kind, other.metric) or not _share(one.devices, other.devices):
+        return ""
+    if not isinstance(one, LimitRule | GradedRule) or not isinstance(other, LimitRule | GradedRule):
+        return ""
+    settings = ("direction", "window_s", "table", "per", "over_s")
+    if any(getattr(one, name, None) != getattr(other, name, None) for name in settings):
+        return ""
+    sign = -1 if isinstance(one, LimitRule) and one.direction == "low" else 1
+    for mild, severe in ((one, other), (other, one)):
+        for position, colour in enumerate(COLOURS):
+            for worse in COLOURS[position:]:
+                a, b = mild.levels.get(colour), severe.levels.get(worse)
+                if a is not None and b is not None and (sign * a > sign * b or (colour == worse and a != b)):
+                    return f"{worse} {b:g} and {colour} {a:g} cross on the same devices: {one.id} at"
+    return ""
+
+
+def _share(one: Sequence[str], other: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(a, b) or fnmatch.fnmatchcase(b, a) for a in one for b in other)

@@ -1,0 +1,129 @@
+"""``citynet rules check`` beyond the form: vocabulary, overlaps, guidance, dates."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from citynet_rules.cli import app
+from citynet_rules.lint import METRICS, lint
+from citynet_rules.spec import library_paths, load_rules
+from citynet_sim.kinds import KINDS
+
+RUN = CliRunner().invoke
+TODAY = date(2026, 6, 1)
+RULE = """[[rule]]
+id = "{id}"
+version = 1
+kind = "limit"
+title_zh = "甲"
+title_en = "A"
+domain = "gas"
+metric = "{metric}"
+devices = {devices}
+unit = "{unit}"
+standard = "s"
+edition = "1"
+status = "D"
+direction = "high"
+levels = {levels}
+guidance_zh = "含义"
+guidance_en = "Meaning"
+{more}
+"""
+
+
+def text(ident: str, **fields: str) -> str:
+    facts = {"metric": "ch4_lel", "devices": '["*"]', "unit": "%LEL", "levels": "{ red = 50.0 }", "more": ""}
+    return RULE.format(id=ident, **(facts | fields))
+
+
+def findings(folder: Path, *rules: str) -> list[str]:
+    path = folder / "r.toml"
+    path.write_text("".join(rules), encoding="utf-8")
+    return [str(each).replace(f"{folder}/", "") for each in lint(load_rules([path]), TODAY)]
+
+
+def test_the_library_has_no_findings() -> None:
+    assert lint(load_rules(library_paths()), TODAY) == []
+
+
+def test_the_simulator_speaks_the_vocabulary() -> None:
+    for kind in KINDS.values():
+        for metric in kind.metrics:
+            known = METRICS[metric.name]
+            assert metric.unit == known.unit
+            assert known.low <= metric.low < metric.high <= known.high
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, []),
+        ({"unit": "%"}, []),
+        ({"unit": "ppm"}, ["r.toml:2: a.unit: ppm is not the unit of ch4_lel, %"]),
+        ({"metric": "ch4_lell"}, ["r.toml:2: warning: a.metric: ch4_lell is not in the vocabulary (metrics.toml)"]),
+        (
+            {"levels": "{ red = 500.0 }"},
+            ["r.toml:2: warning: a.levels.red: 500 lies outside the scale of ch4_lel, -2 to 100 %"],
+        ),
+        ({"more": "valid_to = 2026-05-31"}, ["r.toml:2: warning: a.valid_to: the rule was valid to 2026-05-31"]),
+        ({"more": "valid_to = 2026-06-01"}, []),
+        (
+            {"more": "valid_from = 2027-01-01"},
+            ["r.toml:2: warning: a.valid_from: the rule is valid from 2027-01-01 on"],
+        ),
+    ],
+)
+def test_one_rule(tmp_path: Path, fields: dict[str, str], expected: list[str]) -> None:
+    assert findings(tmp_path, text("a", **fields)) == expected
+
+
+def test_missing_guidance(tmp_path: Path) -> None:
+    found = findings(tmp_path, text("a").replace('guidance_zh = "含义"\n', ""))
+    assert found == ["r.toml:2: warning: a.guidance_zh: is missing: nobody is told what to do"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "levels", "crosses"),
+    [
+        ('["*"]', "{ red = 60.0 }", True),  # one colour, two thresholds
+        ('["gas-*"]', "{ orange = 55.0 }", True),  # the milder colour comes later
+        ('["gas-*"]', "{ orange = 20.0 }", False),
+        ('["*"]', "{ red = 50.0 }", False),  # the same twice contradicts nothing
+    ],
+)
+def test_overlaps(tmp_path: Path, devices: str, levels: str, crosses: bool) -> None:
+    found = findings(tmp_path, text("a"), text("b", devices=devices, levels=levels))
+    assert len(found) == crosses
+    assert all("cross on the same devices: a at" in each and each.startswith("r.toml:20: ") for each in found)
+
+
+def test_other_devices_do_not_overlap(tmp_path: Path) -> None:
+    one, other = text("a", devices='["x-*"]'), text("b", devices='["y-*"]', levels="{ red = 60.0 }")
+    assert findings(tmp_path, one, other) == []
+
+
+def test_exit_codes(tmp_path: Path) -> None:
+    """A warning passes unless --strict; an error never does."""
+    path = tmp_path / "r.toml"
+    path.write_text(text("a", metric="new_metric"), encoding="utf-8")
+    warned = RUN(app, ["check", str(path)])
+    assert (warned.exit_code, warned.stdout) == (0, "1 rules in 1 files, 1 warnings\n")
+    assert "warning: a.metric" in warned.stderr
+    assert RUN(app, ["check", "--strict", str(path)]).exit_code == 1
+    path.write_text(text("a", unit="ppm"), encoding="utf-8")
+    answer = RUN(app, ["check", "--json", str(path)])
+    assert answer.exit_code == 1
+    assert json.loads(answer.stdout)["problems"] == [f"{path}:2: a.unit: ppm is not the unit of ch4_lel, %"]
+
+
+def test_a_validity_that_ends_before_it_begins(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(text("a", more="valid_from = 2026-05-01\nvalid_to = 2026-04-30"), encoding="utf-8")
+    result = RUN(app, ["check", str(path)])
+    assert "a.valid_to: 2026-04-30 is before valid_from 2026-05-01" in result.stderr
