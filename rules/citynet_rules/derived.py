@@ -134,6 +134,15 @@ def units_of(operands: Mapping[str, Operand]) -> dict[str, unit.Unit]:
     return {name: unit.parse(operand.unit) for name, operand in operands.items()}
 
 
+def closures(ordered: Iterable[Derived]) -> dict[str, str]:
+    """By name what each derived metric is computed by, those that it is computed from included; `ordered` as by `in_order`."""
+    found: dict[str, str] = {}
+    for each in ordered:
+        behind = [found[operand.metric] for operand in each.operands.values() if operand.metric in found]
+        found[each.name] = blake2b("/".join([each.fingerprint, *behind]).encode(), digest_size=16).hexdigest()
+    return found
+
+
 def in_order(derived: Iterable[Derived]) -> tuple[list[Derived], list[tuple[str, ...]]]:
     """Derived metrics, each behind those it is computed from; and the cycles among the others, each as the path back to its
     beginning: ``(a, b, a)``."""

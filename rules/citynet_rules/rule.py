@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import cached_property
 from hashlib import blake2b
@@ -90,6 +91,7 @@ class Rule(BaseModel):
     when_unknown: Literal["met", "unmet"] = "unmet"
     when_ends: Literal["clear", "hold"] = "clear"
     when_wait_s: Age = 900.0
+    _rests_on: tuple[str, ...] = ()  # fingerprints of the derived metrics behind it
 
     @field_validator("id", "metric")
     @classmethod
@@ -146,9 +148,23 @@ class Rule(BaseModel):
         """Whether this rule watches that series."""
         return metric == self.metric and self._device_pattern.match(device) is not None
 
+    def resting_on(self, derived: Mapping[str, str]) -> Self:
+        """The same rule as it decides with these derived metrics (fingerprints by name), if it names any of them: its own
+        `fingerprint` and `digest` then change with theirs."""
+        named = {text.rpartition("/")[2] for text in _texts(self.model_dump(mode="json"))}
+        found = tuple(derived[name] for name in sorted(named & derived.keys()))
+        if found == self._rests_on:
+            return self
+        rule = self.model_copy()
+        rule._rests_on = found
+        for known in ("fingerprint", "digest"):
+            rule.__dict__.pop(known, None)
+        return rule
+
     @cached_property
     def fingerprint(self) -> str:
-        """Names everything a kept state depends on: id, version, kind, metric and the kind's own fields.
+        """Names everything a kept state depends on: id, version, kind, metric, the kind's own fields, and what
+        the derived metrics behind it are computed by.
 
         Titles, guidance, sources, mode and the device globs may change without losing what is pending or open.
         """
@@ -156,6 +172,7 @@ class Rule(BaseModel):
         if self.when:
             own |= _CONDITIONS
         facts = self.model_dump(include={"id", "version", "kind", "metric", *own})
+        facts |= {"rests_on": self._rests_on} if self._rests_on else {}
         return blake2b(msgspec.json.encode(facts, order="deterministic"), digest_size=16).hexdigest()
 
     @cached_property
@@ -163,4 +180,17 @@ class Rule(BaseModel):
         """Names the whole rule as it is written: what somebody decides to arm. `mode` is left out, so that a decision made
         for a rule in shadow, and its score, are of the same text."""
         facts = self.model_dump(mode="json", exclude={"mode", *(() if self.when else _CONDITIONS)})
+        facts |= {"rests_on": self._rests_on} if self._rests_on else {}
         return blake2b(msgspec.json.encode(facts, order="deterministic"), digest_size=16).hexdigest()
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in JSON-like data, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from (*_texts(key), *_texts(inner))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from citynet.errors import ConfigError
 from citynet_rules.condition import check_zone
-from citynet_rules.derived import Derived, in_order
+from citynet_rules.derived import Derived, closures, in_order
 from citynet_rules.kinds import KINDS
 from citynet_rules.rule import Rule
 from citynet_rules.rulefile import SUFFIXES, Key, RuleFile, RuleFileError, read
@@ -84,7 +85,13 @@ def load_rules(paths: Sequence[Path]) -> RuleSet:
     problems += loaded.relations()
     if problems:
         raise ConfigError(problems)
-    return RuleSet(tuple(loaded.rules), loaded.origins, tuple(loaded.derived))
+    return _rested(RuleSet(tuple(loaded.rules), loaded.origins, tuple(loaded.derived)))
+
+
+def _rested(rules: RuleSet) -> RuleSet:
+    """Rules that know what the derived metrics they name are computed by."""
+    behind = closures(in_order(rules.derived)[0])
+    return dataclasses.replace(rules, rules=tuple(rule.resting_on(behind) for rule in rules)) if behind else rules
 
 
 class _Loaded:
@@ -147,7 +154,7 @@ def replaced(rules: RuleSet, over: RuleSet) -> RuleSet:
     new = {rule.id: rule for rule in over}
     kept = tuple(new.pop(rule.id, rule) for rule in rules)
     derived = {each.name: each for each in (*rules.derived, *over.derived)}
-    return RuleSet(kept + tuple(new.values()), {**rules.origins, **over.origins}, tuple(derived.values()))
+    return _rested(RuleSet(kept + tuple(new.values()), {**rules.origins, **over.origins}, tuple(derived.values())))
 
 
 def _strangers(source: RuleFile) -> list[Problem]:

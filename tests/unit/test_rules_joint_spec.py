@@ -84,6 +84,22 @@ def test_the_example_loads(tmp_path: Path) -> None:
     assert rules.rules[0].when[0].time_zone == "Asia/Shanghai"
 
 
+def test_a_rule_is_another_one_when_what_it_is_derived_from_is(tmp_path: Path) -> None:
+    """Else a decision to arm it, its score and its state would be kept for something that nobody has judged."""
+    over = GOOD + (
+        '\n[[derived]]\nname = "p_in_kpa"\nunit = "kPa"\nexpression = "x / 1"\n'
+        '[derived.operands]\nx = { metric = "raw_kpa", unit = "kPa", max_age_s = 60 }\n'
+    )
+    before = load(tmp_path, over).rules
+    same = load(tmp_path, over.replace('raw_kpa", unit', 'raw_kpa",  unit')).rules
+    after = load(tmp_path, over.replace("x / 1", "x / 2")).rules
+    for name in ("fingerprint", "digest"):
+        assert [getattr(rule, name) for rule in same] == [getattr(rule, name) for rule in before]
+        assert getattr(after[0], name) != getattr(before[0], name), "one step behind what the rule names"
+        assert getattr(after[1], name) == getattr(before[1], name), "a rule that names none of them"
+    assert before[0].selects("pump-1", "head_m")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
