@@ -290,11 +290,12 @@ def test_mutant_answer_before_sync_is_caught(field: Field) -> None:
 
 LOADED = """
 import sys
-from citynet.runtime.settings import validate
 from citynet_gateway.cli import build
-from citynet_gateway.settings import GatewaySettings
-settings = validate(GatewaySettings, {"data_dir": sys.argv[1], **eval(sys.argv[2])}, None)
-build(settings)
+from citynet_gateway.pushed_config import PushedConfig
+from citynet_gateway.spool.files import LocalFiles
+from citynet_gateway.timekeeper import wall_us
+pushed = PushedConfig(LocalFiles(), None, {"data_dir": sys.argv[1], **eval(sys.argv[2])}, wall_us)
+build(pushed.begin(), pushed)
 print(" ".join(sorted(sys.modules)))
 """
 

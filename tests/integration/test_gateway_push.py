@@ -16,9 +16,10 @@ import pytest
 
 from citynet.errors import ConfigError
 from citynet.formats import SENML
-from citynet.runtime.settings import load
 from citynet_gateway.cli import build
-from citynet_gateway.settings import GatewaySettings
+from citynet_gateway.pushed_config import PushedConfig
+from citynet_gateway.spool.files import LocalFiles
+from citynet_gateway.timekeeper import wall_us
 from tests.cabinet import Cabinet
 from tests.gateway import wait_for
 
@@ -219,9 +220,13 @@ def test_mistakes_in_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "short").write_text("abc\n")
     (tmp_path / "none").write_text("# nothing\n")
     (tmp_path / "citynet.toml").write_text(f'[gateway]\ndata_dir = "data"\n[gateway.push]\n{table}\n')
-    with pytest.raises(ConfigError) as caught:
-        build(load(GatewaySettings))
-    assert text in str(caught.value)
+    try:
+        pushed = PushedConfig(LocalFiles(), None, {}, wall_us)
+        build(pushed.begin(), pushed)
+    except ConfigError as error:
+        assert text in str(error)
+    else:
+        pytest.fail("taken")
 
 
 def _ended(line: socket.socket) -> bool:
