@@ -92,10 +92,14 @@ def intensity(pulses: list[RainPulse], t_s: F64) -> F64:
 
 
 def runoff(pulses: list[RainPulse], t_s: F64, constant_s: float = RUNOFF_S) -> F64:
-    """Runoff in mm/h over the catchment, by superposition of the pulses' responses; shape of `t_s`."""
+    """Runoff in mm/h over the catchment, by superposition of the pulses' responses; shape of `t_s`.
+
+    A pulse is forgotten `MEMORY_DAYS` after its end: whichever moments are asked for together, each hears of the same rain.
+    """
     flow = np.zeros_like(t_s)
     for pulse in pulses:
-        flow += pulse.intensity_mm_h * response(t_s, pulse.start_s, pulse.end_s, constant_s, constant_s)
+        part = response(t_s, pulse.start_s, pulse.end_s, constant_s, constant_s)
+        flow += pulse.intensity_mm_h * np.where(t_s < pulse.end_s + MEMORY_DAYS * DAY_S, part, 0.0)
     return flow
 
 

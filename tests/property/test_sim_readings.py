@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from citynet.formats import decode
@@ -52,6 +52,7 @@ def test_cutting_the_time_changes_nothing(seed: int, cuts: list[int]) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seeds, moments_us)
+@example(1822, 1_767_225_600_000_000)  # rain three days ago: asked for together with it, or not
 def test_columns_are_the_samples(seed: int, start_us: int) -> None:
     """The fast way of a backtest and the way of a live run say the same."""
     simulation, end_us = _simulation(seed, scenario="sick-sensors"), start_us + 300_000_000
