@@ -28,11 +28,11 @@ class IngestSettings(Table):
         description="Messages in flight without PUBACK, in each of up to 8 sessions; the broker queues the rest.",
     )
     inflight_bytes_max: int = Field(
-        64 << 20,
+        112 << 20,
         ge=2 << 20,
         description="Memory that messages in flight take; above it the socket is not read until a commit is done.",
     )
-    commit_readings_max: int = Field(500_000, ge=1, description="Readings in one transaction; more wait for the next.")
+    commit_readings_max: int = Field(700_000, ge=1, description="Readings in one transaction; more wait for the next.")
     commit_messages_max: int = Field(5_000, ge=1, description="Messages in one transaction; more wait for the next.")
     commit_statement_timeout_s: float = Field(
         60.0, gt=0, description="A statement slower than this is rolled back and retried."
