@@ -9,7 +9,7 @@ from typing import TypeVar
 import google_crc32c
 import msgspec
 
-from citynet_gateway.spool.files import Files, close_quietly, write_all
+from citynet_gateway.spool.files import Files, replace_durably
 
 STATE_BYTES_MAX = 1 << 20
 _MAGIC = b"CNST1\r\n\n"
@@ -18,30 +18,12 @@ _HEAD_BYTES = len(_MAGIC) + 4
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-def replace(files: Files, path: Path, data: bytes) -> None:
-    """Make `data` the content of `path`, or leave the old one: nothing in between, wherever the power goes.
-
-    Raises:
-        OSError: as the storage says; either content may be there.
-    """
-    aside = path.with_name(path.name + ".new")
-    files.unlink(aside)
-    file = files.create(aside)
-    try:
-        write_all(file, data, 0)
-        file.datasync()
-    finally:
-        close_quietly(file)
-    files.rename(aside, path)
-    files.sync_folder(path.parent)
-
-
 def save(files: Files, path: Path, state: msgspec.Struct) -> None:
     """Replace the state in `path`. OSError as the storage says; ValueError beyond `STATE_BYTES_MAX`."""
     body = msgspec.json.encode(state)
     if len(body) > STATE_BYTES_MAX:
         raise ValueError(f"{path.name}: {len(body)} bytes of state, at most {STATE_BYTES_MAX}")
-    replace(files, path, _MAGIC + int(google_crc32c.value(body)).to_bytes(4, "little") + body)
+    replace_durably(files, path, _MAGIC + int(google_crc32c.value(body)).to_bytes(4, "little") + body)
 
 
 def load(files: Files, path: Path, kind: type[T]) -> T | None:

@@ -11,6 +11,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tests.ingest import wait_for
 
 DROPPED = "$SYS/broker/publish/messages/dropped"
+UPTIME = "$SYS/broker/uptime"
 
 
 class BrokerWatch:
@@ -18,6 +19,7 @@ class BrokerWatch:
 
     def __init__(self, port: int) -> None:
         self.values: dict[str, int] = {}
+        self._reports = 0
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="watch", protocol=paho.MQTTv5)
         self._client.on_message = self._on_message
         self._client.on_connect = self._subscribe
@@ -37,6 +39,13 @@ class BrokerWatch:
     def _subscribe(self, *_: object) -> None:
         self._client.subscribe("$SYS/broker/#")
 
+    def wait_settled(self) -> None:
+        """Whatever the broker has counted by now is in `values`: a whole report began and ended since."""
+        enough = self._reports + 2
+        wait_for(lambda: self._reports >= enough, "the broker reports about itself twice")
+
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        if message.topic == UPTIME:
+            self._reports += 1  # the one value that every report carries: the others only come when they changed
         if message.payload.isdigit():
             self.values[message.topic] = int(message.payload)

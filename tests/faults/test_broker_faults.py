@@ -125,6 +125,7 @@ def test_queue_overflow(folder: Path, dsn: str, seed: int) -> None:
         wait_for(lambda: watch.values.get(DROPPED, 0) > 0, "the broker counts what it drops")
         ingest.start()
         peer.wait_drained()
+        watch.wait_settled()
         wait_for(
             lambda: query(dsn, "SELECT value FROM broker_counter") == [(watch.values[DROPPED],)],
             "the counter is read again",

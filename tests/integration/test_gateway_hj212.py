@@ -215,11 +215,25 @@ def test_a_station_that_asks_for_the_time_gets_it(field: Field) -> None:
     station = field.station(clock_error=timedelta(hours=5))
     station.connect()
     station.send(frame(station.segment("1013", "PolId=w01018")))
-    wait_for(lambda: station.receive(0.5) or len(station.heard) >= 2, "an answer and a request")
-    wait_for(lambda: station.receive(0.5) or len(station.heard) >= 2, "an answer and a request")
+    wait_for(lambda: (station.receive(0.5), len(station.heard) >= 2)[1], "an answer and a request")
     assert [item["CN"] for item in station.heard] == ["9013", "1012"]
     assert re.fullmatch(r"\d{14}", station.heard[1]["SystemTime"])
     assert station.clock_error != timedelta(hours=5)
+
+
+def test_a_gateway_that_does_not_know_the_time_gives_none(
+    field: Field, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its guess would set right clocks wrong."""
+    machine = folder / "machine"
+    machine.write_text(f'{{"error_us": {-wall_us()}, "booted_us": 0, "synced": 0, "boot": 1}}')
+    monkeypatch.setenv("CITYNET_TEST_MACHINE", str(machine))
+    field.listen(mutant="machine-clock")
+    station = field.station()
+    station.connect()
+    station.send(frame(station.segment("1013", "PolId=w01018")))
+    assert station.deliver(station.segment("2011", station.values({"w01018": 20.5})))
+    assert [item["CN"] for item in station.heard] == ["9013", "9014"]
 
 
 def test_slow_silent_and_too_many_connections_do_not_keep_others_out(field: Field, stack: ExitStack) -> None:

@@ -21,6 +21,7 @@ from citynet.errors import DecodeError
 from citynet.runtime import failpoint, log
 from citynet.wire import TELEMETRY
 from citynet_gateway import metrics
+from citynet_gateway.clock import is_boot_stamp
 from citynet_gateway.drivers.allowance import Allowance
 from citynet_gateway.drivers.hj212.calls import Calls
 from citynet_gateway.drivers.hj212.connection import NONSENSE_MAX, Connection
@@ -62,7 +63,6 @@ SAVE_S = 60.0
 STOP_S = 0.6
 TOLD_BYTES_MAX = 8 << 20
 SPLIT_GROUPS_MAX = 64  # DataTimes that later packets of a station's messages may refer to
-CLOCK_KNOWN_FROM_US = 1_704_067_200_000_000  # 2024: an earlier clock was never set, and is nobody's example
 
 logger = log.get(__name__)
 
@@ -292,8 +292,8 @@ class Hj212:
                 self._loop.loop.call_soon(connection.work)
 
     def _give_time(self, station: Station) -> None:
-        now_us = self._context.clock_us()
-        if self._settings.set_clocks and now_us >= CLOCK_KNOWN_FROM_US:
+        now_us = self._context.stamp_us()
+        if self._settings.set_clocks and not is_boot_stamp(now_us):  # a guess is nobody's example
             self._calls.begin(station.device, clock_set(now_us, station.zone))
 
     # --- what is not in order ---
