@@ -11,6 +11,7 @@ import asyncio
 import gc
 import os
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -41,6 +42,7 @@ _TICK_S = 1.0
 _STOP_GRACE_S = 4.0
 _WATCH_S = 0.5
 _GC_OBJECTS = 50_000
+_SWITCH_S = 0.0005  # the writer needs the interpreter for microseconds, a hundred times a commit, while others decode
 # A database that is cut off silently is noticed in half a minute instead of two hours.
 _PROBES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 _log = log.get("worker")
@@ -101,6 +103,7 @@ class Worker:
             self._committer.close()
             return
         _calm_collector()
+        sys.setswitchinterval(_SWITCH_S)
         committer = threading.Thread(target=self._commit_loop, name="committer")
         committer.start()
         sessions = [
