@@ -16,7 +16,8 @@ from citynet.runtime.command import command
 app = typer.Typer(help="Run every check: formatting, types, import contracts, tests.")
 _BIN = Path(sys.executable).parent
 # Most tests wait for other processes; two at a time use the machine. A later -n (or -p no:xdist) on the command line wins.
-_WORKERS = ["-n", "2", "--dist", "loadfile"]
+# Tests go to whoever is free, those of one `xdist_group` together, for they share a fixture of their module.
+_WORKERS = ["-n", "2", "--dist", "loadgroup"]
 _CHECKS = [
     ("format", ["ruff", "format", "--check", "."]),
     ("lint", ["ruff", "check", "."]),
