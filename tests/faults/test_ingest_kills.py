@@ -3,7 +3,6 @@ those of a run that nobody disturbed (law 5)."""
 
 from __future__ import annotations
 
-import os
 import random
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +21,9 @@ from citynet_ingest.store.migrate import migrate
 from tests.faults import load
 from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, assert_balanced, judge, wait_logged
 from tests.ingest import IngestProcess, query, wait_for
+from tests.seeds import seed_of
 
+pytestmark = pytest.mark.xdist_group("ingest-kills")  # they share a run that nobody disturbs
 FAILPOINTS = ["before-begin", "mid-copy", "before-commit", "after-commit", "after-puback"]
 HITS = range(4, 9)  # the first hits belong to the start; the load makes dozens
 GAUGES, SECONDS, MESSAGES = 5, 240, 300
@@ -88,7 +89,7 @@ def a_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    return Scene(int(os.environ.get("CITYNET_TEST_SEED") or random.SystemRandom().randrange(1 << 32)))
+    return Scene(seed_of(__name__))
 
 
 @pytest.fixture(scope="module")
