@@ -18,8 +18,8 @@ from citynet import tokens
 from citynet.runtime import child
 from citynet.runtime.embedded import EmbeddedMosquitto
 from tests.ingest import wait_for
+from tests.patience import DEADLINE_S
 
-READY_S = 90.0
 ANSWER_S = 60.0  # the machine of a test may be slow; a test of the deadline sets its own
 
 
@@ -30,7 +30,7 @@ class Front:
         self.port = child.free_port()
         self.dsn = dsn
         self.log = folder / "push.log"
-        self._probe = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=5)
+        self._probe = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=DEADLINE_S)
         lines = [f"{key} = {json.dumps(value)}" for key, value in {"answer_s": ANSWER_S, **settings}.items()]
         config = folder / "push.toml"
         head = f"[broker]\nport = {broker_port}\n[database]\ndsn = {json.dumps(dsn)}\n[push]\nport = {self.port}\n"
@@ -74,7 +74,7 @@ def front_running(
     """An HTTP front that is connected to the broker; stopped at the end."""
     front = Front(folder, broker.port, dsn, settings or {}, sources)
     try:
-        wait_for(front.ready, "the HTTP front is ready", READY_S)
+        wait_for(front.ready, "the HTTP front is ready")
         yield front
     finally:
         front.close()

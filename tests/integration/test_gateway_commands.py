@@ -63,7 +63,7 @@ class Office(Cabinet):
                 if item.id == ident and (item.state in states if states else item.state != "trial")
             ]
 
-        result: CommandResult = wait_for(found, f"an answer to {ident}", 40)[0]
+        result: CommandResult = wait_for(found, f"an answer to {ident}")[0]
         return result
 
     def order(self, *words: str, timeout_s: int = 30) -> tuple[int, dict[str, Any]]:
@@ -96,7 +96,7 @@ class Office(Cabinet):
             ],
             capture_output=True,
             check=True,
-            timeout=30,
+            timeout=DEADLINE_S,
         )
         return json.loads(done.stdout)
 

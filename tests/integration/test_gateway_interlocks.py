@@ -16,6 +16,7 @@ from citynet_gateway.outputs.settings import FileOutput
 from citynet_gateway.outputs.worker import ASKED_MAX, Acted, OutputWorker
 from tests.gateway import wait_for
 from tests.integration.test_gateway_mqtt import City
+from tests.patience import DEADLINE_S
 
 GAS = {
     "name": "gas-high", "device": "sensor-1", "metric": "ch4", "output": "fan", "above": 10.0, "min_on_s": 0.1,
@@ -163,7 +164,7 @@ class Hanging:
         self.writes: list[bool] = []
 
     def write(self, on: bool) -> None:
-        self.go.wait(30)
+        self.go.wait(DEADLINE_S)
         self.writes.append(on)
 
     def read(self) -> bool | None:
