@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,11 +35,19 @@ def pytest_configure(config: pytest.Config) -> None:
     answer to Ctrl-C it tests."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _keep_bytecode()
     # Time says nothing here: a busy machine is slow to draw and slow to run.
     settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
     settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     is_for_news = config.option.markexpr == "nightly" or os.environ.get("CITYNET_TEST_SEED") == "random"
     settings.load_profile("random" if is_for_news else "steady")
+
+
+def _keep_bytecode() -> None:
+    """Where PYTHONDONTWRITEBYTECODE is set, every command that a test starts would compile the whole program anew, which is
+    more than half of what its start costs. The bytecode is kept beside the tools, not in the source tree."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(sys.prefix) / "bytecode"))
 
 
 @pytest.fixture(autouse=True)
