@@ -15,9 +15,9 @@ from citynet.runtime.command import command
 
 app = typer.Typer(help="Run every check: formatting, types, import contracts, tests.")
 _BIN = Path(sys.executable).parent
-# Most tests wait for other processes; two at a time use the machine. A later -n (or -p no:xdist) on the command line wins.
+# Most tests wait for other processes; three at a time use two processors. A later -n (or -p no:xdist) on the command line wins.
 # Tests go to whoever is free, those of one `xdist_group` together, for they share a fixture of their module.
-_WORKERS = ["-n", "2", "--dist", "loadgroup"]
+_WORKERS = ["-n", "3", "--dist", "loadgroup"]
 _CHECKS = [
     ("format", ["ruff", "format", "--check", "."]),
     ("lint", ["ruff", "check", "."]),
