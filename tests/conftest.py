@@ -60,8 +60,7 @@ def _quiet_log() -> Iterator[None]:
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     """The seed of this test; see there."""
-    name = f"{request.node.path.name}::{request.node.name}"  # xdist changes the node's id
-    return seed_of(name, is_nightly=request.node.get_closest_marker("nightly") is not None)
+    return seed_of(request.node.nodeid, is_nightly=request.node.get_closest_marker("nightly") is not None)
 
 
 @pytest.fixture

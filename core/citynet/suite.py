@@ -16,8 +16,8 @@ from citynet.runtime.command import command
 app = typer.Typer(help="Run every check: formatting, types, import contracts, tests.")
 _BIN = Path(sys.executable).parent
 # Most tests wait for other processes; three at a time use two processors. A later -n (or -p no:xdist) on the command line wins.
-# Tests go to whoever is free, those of one `xdist_group` together, for they share a fixture of their module.
-_WORKERS = ["-n", "3", "--dist", "loadgroup"]
+# Each takes neighbouring tests, for they share fixtures, and who has none left takes some of another's.
+_WORKERS = ["-n", "3", "--dist", "worksteal"]
 _CHECKS = [
     ("format", ["ruff", "format", "--check", "."]),
     ("lint", ["ruff", "check", "."]),

@@ -4,6 +4,7 @@ those of a run that nobody disturbed (law 5)."""
 from __future__ import annotations
 
 import random
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,6 @@ from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, assert
 from tests.ingest import IngestProcess, query, wait_for
 from tests.seeds import seed_of
 
-pytestmark = pytest.mark.xdist_group("ingest-kills")  # they share a run that nobody disturbs
 FAILPOINTS = ["before-begin", "mid-copy", "before-commit", "after-commit", "after-puback"]
 HITS = range(4, 9)  # the first hits belong to the start; the load makes dozens
 GAUGES, SECONDS, MESSAGES = 5, 240, 300
@@ -95,7 +95,7 @@ def scene() -> Scene:
 @pytest.fixture(scope="module")
 def undisturbed(server_dsn: str, scene: Scene) -> Alerts:
     """Alerts and transitions of the run without a kill."""
-    name = f"citynet_test_undisturbed_{scene.seed}"
+    name = f"citynet_test_undisturbed_{secrets.token_hex(6)}"
     with psycopg.connect(server_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         dsn = make_conninfo(server_dsn, dbname=name)

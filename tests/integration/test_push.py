@@ -22,8 +22,6 @@ from citynet_ingest.store.migrate import migrate
 from tests.ingest import IngestProcess, ingest_running, now_us, query, some_readings, stored
 from tests.push import Front, front_running
 
-pytestmark = pytest.mark.xdist_group("push")  # they share a stage
-
 SOURCES = """
 [[push.sources]]
 name = "nbiot-1"
