@@ -19,8 +19,8 @@ from citynet import tokens
 from citynet.runtime import child
 from citynet.runtime.embedded import EmbeddedMosquitto
 from tests.ingest import wait_for
+from tests.patience import DEADLINE_S
 
-READY_S = 90.0
 ANSWER_S = 60.0  # the machine of a test may be slow; a test of the deadline sets its own
 
 
@@ -41,7 +41,7 @@ class Front:
         self.log = folder / "push.log"
         self._url = f"{'https' if authority else 'http'}://127.0.0.1:{self.port}"
         self._trust = ssl.create_default_context(cafile=authority) if authority else True
-        self._probe = httpx.Client(base_url=self._url, timeout=5, verify=self._trust)
+        self._probe = httpx.Client(base_url=self._url, timeout=DEADLINE_S, verify=self._trust)
         lines = [f"{key} = {json.dumps(value)}" for key, value in {"answer_s": ANSWER_S, **settings}.items()]
         config = folder / "push.toml"
         head = f"[broker]\nport = {broker_port}\n[database]\ndsn = {json.dumps(dsn)}\n[push]\nport = {self.port}\n"
@@ -90,7 +90,7 @@ def front_running(
     """An HTTP front that is connected to the broker; stopped at the end."""
     front = Front(folder, broker.port, dsn, settings or {}, sources, authority)
     try:
-        wait_for(front.ready, "the HTTP front is ready", READY_S)
+        wait_for(front.ready, "the HTTP front is ready")
         yield front
     finally:
         front.close()

@@ -55,9 +55,9 @@ def span_of(days: float) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("since", [api_rollup.EVER, NOW - timedelta(hours=31), None], ids=["all", "younger", "none"])
-def test_every_width_gives_what_raw_readings_give_whatever_it_is_read_from(dsn: str, since: datetime | None) -> None:
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
+def test_every_width_gives_what_raw_readings_give_whatever_it_is_read_from(
+    dsn: str, seed: int, since: datetime | None
+) -> None:
     rows = irregular(seed, 700, 3 * DAY)
     (series,) = seeded(dsn, rows, rolled_since=since)
     sources = {"7s": "raw", "90s": "raw", "1m": "minute", "7m": "minute", "1h": "hour", "5h": "hour", "1d": "hour"}
@@ -215,9 +215,7 @@ def test_hours_of_many_readings_whose_minutes_lack_some_are_bounded(dsn: str) ->
     asyncio.run(scenario())
 
 
-def test_many_series_are_each_what_they_are_alone(dsn: str) -> None:
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
+def test_many_series_are_each_what_they_are_alone(dsn: str, seed: int) -> None:
     each = [irregular(seed + k, 60 * (k + 1), (k + 1) * timedelta(hours=9)) for k in range(4)]
     ids = seeded(dsn, *each, [])
     order = [ids[3], ids[0], ids[4], ids[2], ids[1]]

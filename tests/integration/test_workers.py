@@ -29,7 +29,7 @@ class Supervised(IngestProcess):
         return [line for line in lines if line["event"] == name]
 
     def wait_events(self, name: str, count: int) -> list[dict[str, object]]:
-        wait_for(lambda: len(self.events(name)) >= count, f"{count} times {name}, so far:\n{self.tail()}", 60)
+        wait_for(lambda: len(self.events(name)) >= count, f"{count} times {name}, so far:\n{self.tail()}")
         return self.events(name)
 
 
