@@ -97,8 +97,9 @@ class Engine:
                 fresh.append((slot, info))
             self._series.info[slot] = info
             self._series.set_source(slot, info.source)
-            self._ids[info.device, info.metric] = info.id
-            self._names[info.id] = (info.device, info.metric)
+            name = (info.device, info.metric)
+            self._ids[name] = info.id
+            self._names[info.id] = name
         self._watch(fresh)
 
     def feed(self, batch: SeriesBatch) -> Fed:
@@ -151,6 +152,11 @@ class Engine:
         """Ids (int32) of all series that were bound, fed or restored, and the newest accepted event time of each (int64
         µs, -2**62 where there is none)."""
         return self._series.ids.copy(), self._series.tip_us.copy()
+
+    @property
+    def pairs(self) -> int:
+        """How many (rule, object) pairs are evaluated."""
+        return sum(len(group.pairs) for group, _ in self._tables())
 
     def joins(self) -> dict[str, tuple[int, int]]:
         """By join (``derived NAME``, ``score RULE``, ``when RULE``): readings that wait, and that were let go because too many
@@ -255,11 +261,19 @@ class Engine:
     def _watch(self, fresh: list[tuple[int, SeriesInfo]]) -> None:
         """Make the pairs of newly bound series."""
         bound: I32 = np.array([info.id for _, info in fresh], np.int32)
+        by_metric: dict[str, list[tuple[int, SeriesInfo]]] = defaultdict(list)
+        for slot, info in fresh:
+            by_metric[info.metric].append((slot, info))
         for group in self._groups:
-            rows = [(n, slot, info.id) for slot, info in fresh for n in group.watching(info.device, info.metric)]
+            rows = [
+                (slot, n, info.id)
+                for metric in by_metric.keys() & group.metrics
+                for slot, info in by_metric[metric]
+                for n in group.watching(info.device, metric)
+            ]
             if rows:
-                columns = np.array(rows, np.int64)
-                group.add(columns[:, 0].astype(np.int32), columns[:, 1], columns[:, 2].astype(np.int32))
+                columns = np.array(sorted(rows), np.int64)
+                group.add(columns[:, 1].astype(np.int32), columns[:, 0], columns[:, 2].astype(np.int32))
             group.drop_waiting(bound)
         if self._stage is not None:
             self._stage.bind(fresh)
