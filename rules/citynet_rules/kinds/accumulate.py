@@ -114,8 +114,8 @@ class AccumulateMachine:
 
 
 class AccumulateKernel(RankKernel[AccumulateState]):
-    """All accumulate rules at once. A glide's total is rounded otherwise than the machine's: where that could decide, the pair is
-    walked, and what has glided gets its total anew."""
+    """All accumulate rules at once. A glide's total is rounded otherwise than the machine's: where that could decide, the pair
+    is walked, and what has glided gets its total anew."""
 
     columns: ClassVar[tuple[str, ...]] = ("read_us", "newest", "total", "cells", "low", "high")
 
