@@ -17,7 +17,7 @@ A watermark W of a source promises that no reading of its series at or before W 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ from citynet.errors import CitynetError
 from citynet.quality import LATE
 from citynet_rules.derived import in_order
 from citynet_rules.group import Group
+from citynet_rules.joint.spread import Spread, may_spread, spread
 from citynet_rules.joint.stage import Stage, is_joint
 from citynet_rules.kinds import KINDS
 from citynet_rules.kinds.kind import Segments, usable_rows
@@ -61,7 +62,11 @@ class Engine:
     reading; scalar steps only for (rule, series) pairs whose readings of a batch may change something.
     """
 
-    def __init__(self, rules: RuleSet) -> None:
+    def __init__(self, rules: RuleSet, is_joined: Callable[[SeriesInfo], bool] = lambda _: True) -> None:
+        """`is_joined` says of which series the readings come here: joins would wait for others in vain."""
+        self._is_joined = is_joined
+        self._may_spread = may_spread(rules)
+        self._rules = rules
         self._series = SeriesTable()
         derived, _ = in_order(rules.derived)
         names = frozenset(each.name for each in derived)
@@ -163,6 +168,14 @@ class Engine:
         waited since this engine was made."""
         nodes = [] if self._stage is None else self._stage.nodes
         return {node.name: (len(node.join.waiting.object), node.join.dropped) for node in nodes}
+
+    def spread(self) -> list[Spread]:
+        """What is not evaluated as it is written because readings come elsewhere, by rule; for bound series."""
+        if not self._may_spread:
+            return []
+        return spread(
+            self._rules, {info.device: self._is_joined(info) for info in self._series.info if info is not None}
+        )
 
     def open_alerts(self) -> list[OpenAlert]:
         """What is in force, by rule and object. A database that believes in more (its rule is gone or was changed) may
@@ -276,7 +289,7 @@ class Engine:
                 group.add(columns[:, 1].astype(np.int32), columns[:, 0], columns[:, 2].astype(np.int32))
             group.drop_waiting(bound)
         if self._stage is not None:
-            self._stage.bind(fresh)
+            self._stage.bind((slot, info) for slot, info in fresh if self._is_joined(info))
 
     def _segments(self, batch: SeriesBatch, start: I64, slot: I64, late: Bools | None) -> Segments:
         """The accepted readings of a batch, without the late ones."""

@@ -17,8 +17,8 @@ BYTES_MAX = 1 << 30
 
 class KindTable(msgspec.Struct, frozen=True):
     """The pairs of one kind, ordered by rule and series: `rule` int32 into `rules` (fingerprints), `series` int32 ids,
-    `state` rows of the dtype that `layout` describes. Most pairs are as they were made: `fresh` has a 1 for each of them (uint8;
-    nothing at all if there is none), and their rows are left out."""
+    `state` rows of the dtype that `layout` describes. Most pairs are as they were made: `fresh` has a 1 for each of them
+    (uint8; nothing at all if there is none), and their rows are left out."""
 
     kind: str
     layout: str

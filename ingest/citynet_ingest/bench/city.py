@@ -1,7 +1,8 @@
 """Load for the lines about rules: readings of a city of which every metric of the shipped packs is a part, as columns.
 
-Values are calm but for one series in a thousand a batch, which is beyond every threshold for that batch: an alert that raises and
-clears. Calm are a value that no rule minds and a noise of a few steps of the sensor's resolution.
+Values are calm but for one series in a thousand a batch, which is beyond every threshold for that batch: an alert that raises
+and clears. Calm are a value that no rule minds and a noise of a few steps of the sensor's resolution. It rains everywhere, in
+the hour in which night flows are measured: the dearest one for the rules.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m citynet_ingest.bench.pairs DSN SERIES
 
-The database has the series of `city.City(…)` already. Prints one JSON object. What is measured is the committer of a worker, as it
-runs, without a broker: readings are given to its engine and its rollups as planning gives them.
+The database has the series of `city.City(…)` already. Prints one JSON object. What is measured is the committer of a worker, as
+it runs, without a broker: readings are given to its engine and its rollups as planning gives them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run(dsn: str, series: int) -> dict[str, float]:
     marks = [watermarks(infos, batch) for batch in batches]
     del infos  # the worker has its own
     gc.collect()
-    before = _resident_bytes("VmRSS")
+    before = resident_bytes("VmRSS")
     committer = Committer(lambda: connect(dsn), IngestSettings.model_validate({}), rules, Watermarks(0, 0))
     committer.recover()
     state = committer.state
@@ -56,7 +56,7 @@ def run(dsn: str, series: int) -> dict[str, float]:
         state.engine.feed(batch)
         state.engine.advance(mark)
         state.rollup.feed(batch)
-    armed = _resident_bytes("VmRSS")
+    armed = resident_bytes("VmRSS")
     started, cpu = time.perf_counter(), time.process_time()
     committer.flush()
     found = {
@@ -65,10 +65,21 @@ def run(dsn: str, series: int) -> dict[str, float]:
         "armed_bytes": armed,
         "snapshot_s": time.perf_counter() - started,
         "snapshot_cpu_s": time.process_time() - cpu,
-        "peak_bytes": _resident_bytes("VmHWM"),
+        "peak_bytes": resident_bytes("VmHWM"),
+        "plain_insert_s": _inserted(dsn, state),
     }
     committer.close()
     return found | _restored(dsn, rules, state.engine.snapshot())
+
+
+def _inserted(dsn: str, state: State) -> float:
+    """Seconds to store the same state as bytes that nobody deflated."""
+    body = state.engine.snapshot() + state.rollup.snapshot()
+    with connect(dsn) as connection:
+        connection.execute("CREATE TABLE bench_snapshot (state bytea)")
+        started = time.perf_counter()
+        connection.execute("INSERT INTO bench_snapshot VALUES (%s)", (body,))
+        return time.perf_counter() - started
 
 
 def _restored(dsn: str, rules: RuleSet, wanted: bytes) -> dict[str, float]:
@@ -94,7 +105,7 @@ def _restored(dsn: str, rules: RuleSet, wanted: bytes) -> dict[str, float]:
     return found
 
 
-def _resident_bytes(name: str) -> int:
+def resident_bytes(name: str) -> int:
     """Resident memory of this process (``VmRSS``), or its peak (``VmHWM``)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):

@@ -231,7 +231,9 @@ class NightFlowKernel(WalkKernel[NightFlowState]):
         at, quarter = pair[of[taken]], into_us[taken] // QUARTER_US
         state["begin_us"][at] = begin_us[taken]
         with np.errstate(over="ignore", invalid="ignore"):
-            np.add.at(state["sums"], (at, quarter), segments.value[row[taken]])  # one after the other, as the machine does
+            np.add.at(
+                state["sums"], (at, quarter), segments.value[row[taken]]
+            )  # one after the other, as the machine does
         np.add.at(state["counts"], (at, quarter), 1)
 
     def advance(self, pairs: Pairs, progress: Progress) -> list[Event]:
