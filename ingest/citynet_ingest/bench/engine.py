@@ -140,7 +140,7 @@ def _worker(stage: Stage, series: int) -> dict[str, float]:
     with stage.database() as dsn:
         register(dsn, {f"{info.device}/{info.metric}": info.source for info in city.infos()})
         command = [sys.executable, "-m", "citynet_ingest.bench.pairs", dsn, str(series)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PAIRS_TIMEOUT_S)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PAIRS_TIMEOUT_S)  # noqa: S603
     if done.returncode:
         raise BenchError(f"the worker's half ended with exit code {done.returncode}:\n{done.stderr[-500:]}")
     found: dict[str, float] = json.loads(done.stdout)
