@@ -29,10 +29,10 @@ CALM: dict[str, tuple[float, float, float]] = {
     "water_flow_m3_h": (40.0, 0.1, 400.0), "water_pressure_mpa": (0.35, 0.001, 0.05),
 }  # fmt: skip
 """Metric: the calm value, the sensor's resolution, a value that the rules mind."""
+START_US = 1_767_290_400_000_000  # 2026-01-01T18:00Z: night in China
 SERIES_A_GATEWAY = 40
 BEYOND_SHARE = 0.001
 _NOISE_STEPS = 2.0
-START_US = 1_767_290_400_000_000  # 2026-01-01T18:00Z: night in China
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class City:
     series: int = 20_000
     rounds: int = 25
     period_us: int = 10_000_000
+    start_us: int = START_US
 
     @property
     def batch(self) -> int:
@@ -67,7 +68,7 @@ class City:
         phase = random.integers(0, self.period_us // 1000, len(series))[:, None] * 1000
         for number in range(count):
             turn = np.arange(number * self.rounds, (number + 1) * self.rounds, dtype=np.int64)
-            time_us = START_US + phase + turn * self.period_us
+            time_us = self.start_us + phase + turn * self.period_us
             value: F64 = np.maximum(calm + np.round(random.normal(0.0, _NOISE_STEPS, shape)) * step, 0.0)
             is_beyond = random.random(len(series)) < BEYOND_SHARE
             value[is_beyond] = np.broadcast_to(beyond, shape)[is_beyond]
