@@ -46,6 +46,7 @@ def replayed(stage: Stage) -> Line:
         raise BenchError(f"{done.readings} readings were replayed, {total} are stored")
     values = {
         "readings_per_s": total / seconds,
+        "readings_per_cpu_s_of_the_dearer_side": total / max(cpu, server),
         "ratio_to_plain_copy": plain_s / seconds,
         "replay_cpu_us_per_reading": cpu / total * 1e6,
         "database_cpu_us_per_reading": server / total * 1e6,
