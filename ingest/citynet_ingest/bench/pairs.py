@@ -74,11 +74,11 @@ def run(dsn: str, series: int) -> dict[str, float]:
 
 
 def _inserted(dsn: str, state: State) -> float:
-    """Seconds to store the same state as bytes that nobody deflated."""
-    body = state.engine.snapshot() + state.rollup.snapshot()
+    """Seconds to make the same state bytes and store them as nobody deflated them."""
     with connect(dsn) as connection:
         connection.execute("CREATE TABLE bench_snapshot (state bytea)")
         started = time.perf_counter()
+        body = state.engine.snapshot() + state.rollup.snapshot()
         connection.execute("INSERT INTO bench_snapshot VALUES (%s)", (body,))
         return time.perf_counter() - started
 
