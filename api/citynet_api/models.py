@@ -342,7 +342,7 @@ class Gateway(BaseModel):
 class SystemEvent(BaseModel):
     """Something wrong with the system itself, over the last 24 hours."""
 
-    kind: str = Field(description="broker_dropped, gateway_cloned or rules_refused")
+    kind: str = Field(description="broker_dropped, gateway_cloned, rules_refused or rules_spread")
     object: str = Field(description="which broker or gateway")
     first_at: datetime
     last_at: datetime

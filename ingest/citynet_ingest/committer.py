@@ -23,6 +23,7 @@ from citynet_ingest import checkpoint, metrics, report
 from citynet_ingest.commit import Answers, Commit
 from citynet_ingest.copybody import days_of
 from citynet_ingest.isolation import condemned, refused_rows
+from citynet_ingest.lanes import lane_of
 from citynet_ingest.letter import Letter, reopen
 from citynet_ingest.link import AWAY, Link
 from citynet_ingest.ownership import as_bytes, claim, formers, last_commit
@@ -40,7 +41,8 @@ from citynet_ingest.store.rollups import days_of_partials
 from citynet_ingest.store.transaction import Connection, apply, copy_rows
 from citynet_ingest.watermarks import Watermarks
 from citynet_ingest.writer import Planned, RefusedError, Tell, Writer, tell_nobody
-from citynet_rules.engine import Engine
+from citynet_rules.engine import Engine, SeriesInfo
+from citynet_rules.joint.spread import Spread
 from citynet_rules.spec import RuleSet
 
 _RECOVER_PATIENCE_S = 900.0
@@ -87,6 +89,7 @@ class Committer:
         self._looked_at = 0.0
         self._trimmed_at = 0.0
         self._asked: list[Letter] = []
+        self._spread: list[Spread] = []  # as it was told last
         self.lanes_before: frozenset[int] | None = None  # those of ours that somebody had worked on before this start
         self.stopping = self._link.stopping
         self.watchdog = self._link.watchdog
@@ -98,7 +101,11 @@ class Committer:
 
     def _fresh_state(self) -> State:
         receipts = {lane: Receipts(self._receipts_keep) for lane in self._link.lanes}
-        return State(Engine(self._writer.rules), receipts, self._watermarks)
+        return State(Engine(self._writer.rules, self._is_ours), receipts, self._watermarks)
+
+    def _is_ours(self, info: SeriesInfo) -> bool:
+        """Whether the readings of a series come to this worker."""
+        return lane_of(info.source) in self._link.lanes
 
     # --- recovery ---
 
@@ -126,11 +133,14 @@ class Committer:
         found, reread = revive(connection, state, series, before, lanes)
         commit = Commit(1, SeriesBatch.empty(), transitions=found)
         checkpoint.take(state, commit, _now_us())
+        self._spread = []
+        self._look_for_spread(state, commit)
         self._link.partitions.forget()  # a commit that was refused may have missed one
         self._link.partitions.ensure(connection, days_of_partials(commit.partials))
         with connection.transaction():
             self._writer.claim = claim(connection, lanes, self._settings.worker)
             apply(connection, commit, self._writer.target())
+        report.committed(commit)
         self._number = commit.number
         self.state = state
         if self.lanes_before is None:
@@ -193,7 +203,16 @@ class Committer:
         self._number = commit.number
         if self._is_snapshot_due():
             checkpoint.take(self.state, commit, _now_us())
+            self._look_for_spread(self.state, commit)
             self._snapshot_at = time.monotonic()
+
+    def _look_for_spread(self, state: State, commit: Commit) -> None:
+        """Let `commit` tell of rules that join series of other workers, where that has changed."""
+        found = state.engine.spread()
+        metrics.RULES_SPREAD.set(len({each.rule for each in found}))
+        if found and found != self._spread:
+            commit.events.append(report.spread(found, self._settings.worker))
+        self._spread = found
 
     def _is_snapshot_due(self) -> bool:
         return time.monotonic() - self._snapshot_at > self._settings.snapshot_s
@@ -328,7 +347,7 @@ class Committer:
     def _rearm(self, rules: RuleSet) -> None:
         connection = self._link.open()
         self._arm(connection, rules)
-        self.state.engine = successor(self.state.engine, self._writer.rules, self._registry.load(connection))
+        self.state.engine = successor(self.state.engine, self._fresh_state().engine, self._registry.load(connection))
 
     def _arm(self, connection: Connection, rules: RuleSet) -> None:
         """What is not proved runs in shadow."""

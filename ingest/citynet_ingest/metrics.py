@@ -68,6 +68,11 @@ INFLIGHT_BYTES = Gauge(
     "citynet_ingest_inflight_bytes", "Bytes received and not yet acknowledged, of all sessions.", registry=REGISTRY
 )
 RULES = Gauge("citynet_ingest_rules", "Rules that are evaluated.", ["mode"], registry=REGISTRY)
+RULES_SPREAD = Gauge(
+    "citynet_ingest_rules_spread",
+    "Rules of this worker that join series of other workers, and are not evaluated as they are written.",
+    registry=REGISTRY,
+)
 RULES_REFUSED = Gauge(
     "citynet_ingest_rules_refused", "1 while the rule files were refused at the last reload.", registry=REGISTRY
 )

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from citynet.runtime import log
 from citynet_ingest import metrics
-from citynet_ingest.commit import Commit
+from citynet_ingest.commit import Commit, SystemEvent
+from citynet_rules.joint.spread import Spread
 from citynet_rules.spec import RuleSet
 
 _log = log.get("ingest")
@@ -22,6 +23,11 @@ def committed(commit: Commit) -> None:
             metrics.BROKER_DROPPED.inc(event.count)
             effect = "messages of devices without a gateway may be lost; gateways send theirs again"
             _log.warning("broker-dropped", messages=event.count, detail=event.detail, effect=effect)
+        elif event.kind == "rules_spread":
+            effect = (
+                "objects over several workers are not evaluated, conditions there are unknown; --workers 1 has them all"
+            )
+            _log.warning("rules-spread", rules=event.count, detail=event.detail, effect=effect)
         else:
             metrics.CLONES.inc(event.count)
             _log.warning("gateway-cloned", gateway=event.object, detail=event.detail)
@@ -36,6 +42,12 @@ def armed(rules: RuleSet) -> None:
     metrics.RULES.labels("shadow").set(len(rules) - live)
     metrics.RULES_REFUSED.set(0)
     _log.info("rules-armed", live=live, shadow=len(rules) - live)
+
+
+def spread(found: Sequence[Spread], worker: str) -> SystemEvent:
+    """Rules join series of other workers; returns the event for the database."""
+    detail = str(found[0]) if len(found) == 1 else f"{found[0]} (and {len(found) - 1} more)"
+    return SystemEvent("rules_spread", f"worker {worker}", len(found), detail[:500])
 
 
 def refused(problems: Sequence[str], worker: str) -> dict[str, object]:

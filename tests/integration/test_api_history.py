@@ -17,6 +17,7 @@ from tests.integration.test_api_readings import Rows, oracle
 
 DAY = timedelta(days=1)
 MINUTES_3 = timedelta(minutes=3)
+WAITING = b"SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 def irregular(seed: int, count: int, span: timedelta) -> Rows:
@@ -316,5 +317,34 @@ def test_the_open_hour_of_a_fast_series_with_and_without_a_late_reading(dsn: str
                 assert body["source"] == "minute"
                 first, last = (datetime.fromisoformat(body[key]) for key in ("from_at", "to_at"))
                 agree(body["buckets"], oracle([row for row in rows if first <= row[0] < last], 60))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/v1/series/{id}/readings", "/v1/readings"])
+def test_a_chart_is_of_one_moment_although_it_takes_several_queries(dsn: str, path: str) -> None:
+    """Between two of its queries a reading is committed: the answer has it everywhere or, as here, nowhere."""
+    rows = [(NOW - timedelta(minutes=minute), float(minute), 0) for minute in range(1, 30)]
+    (series,) = seeded(dsn, rows)
+    asked = {"from": (NOW - timedelta(hours=1)).isoformat(), "to": (NOW + MINUTES_3).isoformat(), "bucket": "90s"}
+    asked |= {} if "{id}" in path else {"series": str(series)}
+
+    def readings(body: dict[str, Any]) -> int:
+        buckets = body["items"][0]["buckets"] if "items" in body else body["buckets"]
+        return sum(bucket["count"] for bucket in buckets)
+
+    async def scenario() -> None:
+        async with running(dsn) as client:
+            with database(dsn) as holder, database(dsn) as writer:
+                with holder.transaction():
+                    holder.execute("LOCK TABLE rollup_hour IN ACCESS EXCLUSIVE MODE")
+                    coming = asyncio.create_task(client.get(path.format(id=series), params=asked))
+                    while not writer.execute(WAITING).fetchall():
+                        assert not coming.done(), "it was to wait for the lock"
+                        await asyncio.sleep(0.01)
+                    api_seed.add_readings(writer, series, [(NOW, 77.0, 0)])
+                body = (await coming).json()
+            assert readings(body) == len(rows)
+            assert readings((await client.get(path.format(id=series), params=asked)).json()) == len(rows) + 1
 
     asyncio.run(scenario())

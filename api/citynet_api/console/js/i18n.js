@@ -50,6 +50,10 @@ const WORDS = {
     "{time} {object} 重新读取规则文件时发现错误：原有规则继续运行，改动没有生效。请查看日志或运行 citynet rules check。",
     "At {time} {object} refused the edited rule files: the armed rules go on, the change is not in force. See its log, or run citynet rules check.",
   ],
+  "event.rules_spread": [
+    "{time} {object}：{count} 项规则涉及其他采集进程的数据，未按原文评估。请查看日志；单进程运行（--workers 1）不受影响。",
+    "At {time} {object}: {count} rules join series of other workers and are not evaluated as written. See its log; with --workers 1 they are.",
+  ],
   "banner.silent": [
     "已经 {age} 没有收到任何数据批次。没有新告警不等于平安，请检查网关和采集服务。",
     "No data has arrived for {age}. No new alerts does not mean all is well: check gateways and ingest.",
