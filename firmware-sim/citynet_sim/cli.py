@@ -18,7 +18,7 @@ from citynet.errors import ConfigError
 from citynet.runtime.command import ConfigOption, JsonOption, command, start_logging
 from citynet.runtime.settings import load
 from citynet_sim import city as layout
-from citynet_sim import consequences, export, faults, live, plots, texture, topology
+from citynet_sim import cli_load, consequences, export, faults, live, plots, texture, topology
 from citynet_sim import scenario as scenarios
 from citynet_sim.catalogue import CATALOGUE
 from citynet_sim.faults import TRANSPORT
@@ -28,6 +28,7 @@ from citynet_sim.truth import End, TruthWriter
 from citynet_sim.world import World
 
 app = typer.Typer(help="Run the simulated city.", no_args_is_help=True)
+app.command("load")(cli_load.load)
 
 EXPORT_START = "2026-01-01T00:00:00Z"
 LIVE_HORIZON_S = 31 * 86_400.0  # faults at rates are drawn so far ahead in a live run without end
