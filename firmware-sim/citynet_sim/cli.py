@@ -21,7 +21,6 @@ from citynet_sim import city as layout
 from citynet_sim import cli_load, consequences, export, faults, live, plots, texture, topology
 from citynet_sim import scenario as scenarios
 from citynet_sim.catalogue import CATALOGUE
-from citynet_sim.faults import TRANSPORT
 from citynet_sim.settings import SimSettings
 from citynet_sim.simulation import Simulation
 from citynet_sim.truth import End, TruthWriter
@@ -270,8 +269,6 @@ def _live(settings: SimSettings, start_us: int | None, duration: float | None, t
     first_us = _live_start_us(settings, start_us, duration, time.time_ns() // 1000)
     end_us = None if duration is None else first_us + round(duration * 1e6)
     simulation = simulation_of(settings, first_us, duration or LIVE_HORIZON_S)
-    if any(fault.layer == TRANSPORT for fault in simulation.faults):
-        raise ConfigError([f"scenario {settings.scenario}: transport faults play into files only; give --out"])
     plan = live.LiveRun(simulation, settings, first_us, end_us, truth_path)
     asyncio.run(_until_signal(plan))
 

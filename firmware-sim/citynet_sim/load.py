@@ -134,7 +134,7 @@ class Stencil:
         struct.pack_into(">H", self.packet, self._packet_id, packet_id)
         start = self._at * self._series
         chosen = self._values[start : start + self.readings]
-        self.packet[self._column : self._column + 8 * self.readings] = memoryview(chosen).cast("B")
+        self.packet[self._column : self._column + 8 * self.readings] = chosen.tobytes()
         self._at = (self._at + self._step) % _POOL_ROUNDS
         self._seq, self._time_us = last + 1, self._time_us + self._span_us
         return self.packet

@@ -213,7 +213,7 @@ def _connect(host: str, port: int, number: int, stencil: Stencil) -> _Link:
     except OSError as error:
         why = error.strerror or str(error)
         raise LoadError(f"{host}:{port}: connection {number + 1} of {gateway_name(number)}: {why}") from None
-    answer, _ = mqtt5.read(found)
+    answer, _ = mqtt5.read(memoryview(found))
     if not isinstance(answer, mqtt5.ConnAckPacket) or answer.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
         raise LoadError(f"{host}:{port}: the broker refused connection {number + 1}: {answer}")
     connection.setblocking(False)
