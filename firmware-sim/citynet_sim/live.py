@@ -31,7 +31,7 @@ DRAIN_STOPPED_S = 2.0  # after SIGTERM or SIGINT: wait so long for PUBACKs
 CANCEL_S_MAX = 0.5  # and so long for the connections to close
 ACK_LINE_S = 0.1  # acknowledgements become truth lines at this interval
 TICK_S = 0.05  # devices are woken at this interval at most: a message leaves up to that long after its sample
-SLICE_S = 0.5  # faster than time, a device's samples of so many seconds (wall clock) share a message
+SLICE_S = 1.0  # faster than time, a device's samples of so many seconds (wall clock) share a message
 _BATCH_MAX = 500  # samples handed over at once, at most
 _logger = log.get(__name__)
 
