@@ -105,6 +105,11 @@ class TruthWriter:
             for number, gateway, readings, is_copy in messages
         )  # fmt: skip
 
+    def shown(self, readings: Sequence[Reading]) -> None:
+        """What a polled device has just answered, or put where it is read."""
+        device = readings[0].device
+        self._write([{"t": "shown", "device": device, "readings": [[r.metric, r.time_us, r.value] for r in readings]}])
+
     def acked(self, upto: int, also: Sequence[int]) -> None:
         """All up to `upto` are settled (acknowledged unless declared lost); `also` are acknowledged beyond it."""
         self._write([{"t": "ack", "upto": upto, "also": list(also)} if also else {"t": "ack", "upto": upto}])
@@ -171,12 +176,15 @@ class _Draft:
         elif kind == "loss":
             self.lost.update(dict.fromkeys(line["n"], str(line["reason"])))
         elif kind == "again":
-            for number in line["n"]:
-                self.resends[number] = self.resends.get(number, 0) + 1
+            self._again(line["n"])
         elif kind == "end":
             self.end = End(line["sent"], line["acked"], line["lost"], line["readings"])
-        else:
+        elif kind != "shown":  # what polled devices answered, for who compares it with what was read
             raise ValueError(f"unknown kind {kind!r}")
+
+    def _again(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self.resends[number] = self.resends.get(number, 0) + 1
 
     def _message(self, line: dict[str, Any]) -> None:
         number, device = int(line["n"]), str(line["device"])
