@@ -18,7 +18,7 @@ from citynet.errors import ConfigError
 from citynet.runtime.command import ConfigOption, JsonOption, command, start_logging
 from citynet.runtime.settings import load
 from citynet_sim import city as layout
-from citynet_sim import cli_load, cli_serve, export, faults, live, plots, texture, topology
+from citynet_sim import cli_load, cli_serve, export, faults, into_store, live, plots, texture, topology
 from citynet_sim import scenario as scenarios
 from citynet_sim.catalogue import CATALOGUE
 from citynet_sim.settings import SimSettings
@@ -58,13 +58,20 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="No broker: write the readings to this file (.npz: columns), at full speed.")
     ] = None,
+    into_store: Annotated[
+        bool, typer.Option("--into-store", help="No broker: readings straight into the database, at full speed.")
+    ] = False,
 ) -> None:
-    """Play the city: to a broker until stopped, or with --out into a file (as long as the scenario says)."""
+    """Play the city: to a broker until stopped; with --out into a file, or into the store, as long as the scenario says."""
     flags: dict[str, Any] = {"scenario": scenario, "seed": seed, "speed": speed, "gateways": _names(gateways)}
     flags["broker"] = {k: v for k, v in {"host": broker_host, "port": broker_port}.items() if v is not None} or None
     settings = load(SimSettings, config, flags)
     start_logging(config, "sim")
-    if out is not None:
+    if into_store and out is not None:
+        raise ConfigError(["--into-store: not together with --out"])
+    if into_store:
+        _store(settings, config, start, duration, truth_path)
+    elif out is not None:
         _export(settings, start, duration, truth_path, out)
     else:
         _live(settings, None if start is None else _moment_us(start), duration, truth_path)
@@ -294,17 +301,31 @@ def _export(
     print(f"seed {settings.seed}: {messages} messages, {readings} readings in {out}", file=sys.stderr)
 
 
+def _store(
+    settings: SimSettings, config: Path | None, start: str | None, duration: float | None, truth_path: Path | None
+) -> None:
+    t0_us, t1_us = _span_us(settings, start, duration)
+    simulation = simulation_of(settings, t0_us, (t1_us - t0_us) / 1e6)
+    writer = TruthWriter(truth_path)
+    writer.header(live.header(simulation, settings, t0_us))
+    with into_store.open_store(config) as store:
+        readings = into_store.write(simulation, t0_us, t1_us, store, _Progress("readings"))
+    writer.end(End(0, 0, 0, 0))
+    print(f"seed {settings.seed}: {readings} readings in the database", file=sys.stderr)
+
+
 class _Progress:
     """Says on stderr, every two seconds, how far it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "messages") -> None:
         self._next_s = time.monotonic() + PROGRESS_S
+        self._what = what
 
-    def __call__(self, messages: int, share: float) -> None:
+    def __call__(self, count: int, share: float) -> None:
         now_s = time.monotonic()
         if now_s >= self._next_s:
             self._next_s = now_s + PROGRESS_S
-            print(f"{100 * share:.0f} %, {messages} messages", file=sys.stderr)
+            print(f"{100 * share:.0f} %, {count} {self._what}", file=sys.stderr)
 
 
 def _names(text: str | None) -> list[str] | None:
