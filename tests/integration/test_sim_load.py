@@ -154,3 +154,15 @@ def test_into_nothing_needs_no_broker() -> None:
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["readings"] == said["batches"] * 1000 > 0
+
+
+def test_the_bench_shows_every_value_with_its_baseline() -> None:
+    command = [sys.executable, "-m", "citynet", "bench", "sim", "--quick", "--only", "load", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)["lines"]["load"]
+    assert values["published_unacknowledged"] == values["published_100000_devices_unacknowledged"] == 0
+    assert values["ratio_published_to_encode_only"] == pytest.approx(
+        values["published_readings_per_s"] / values["encode_only_readings_per_s"]
+    )
+    assert all(value > 0 for name, value in values.items() if not name.endswith("unacknowledged"))
