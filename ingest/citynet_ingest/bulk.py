@@ -74,7 +74,10 @@ class BulkStore:
 
     def write(self, names: tuple[str, ...], index: I32, time_us: I64, value: F64, counts: Mapping[str, int]) -> None:
         """Store a block in one transaction: columns of readings, `index` into `names`, and how many are of each gateway."""
-        rows = SeriesBatch.group(self._registry.column(names)[index], time_us, value, np.zeros(len(index), np.uint8))
+        series, quality = self._registry.column(names)[index], np.zeros(len(index), np.uint8)
+        is_grouped = bool((series[1:] >= series[:-1]).all())
+        group = SeriesBatch if is_grouped else SeriesBatch.group
+        rows = group(series, time_us, value, quality)
         self._mark_late(rows)
         self._partitions.ensure(self._connection, days_of(rows))
         with self._connection.transaction():
