@@ -166,6 +166,8 @@ def test_what_is_held_back_says_nothing_new(chosen: Options, samples: list[tuple
         for action in device.sample(now_us, now_us, values):
             if isinstance(action, Send):
                 device.acked(now_us, action.report.seq)
+                if action.report.cause is Cause.CHANGE and chosen.deadband is not None:  # and nothing old is said again
+                    assert all(abs(known[k] - v) > chosen.deadband.get(k, 0.0) for k, v in action.report.values.items())
                 known.update(action.report.values)
                 if action.report.cause in (Cause.START, Cause.HEARTBEAT):
                     assert action.report.values == values
