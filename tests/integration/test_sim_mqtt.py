@@ -168,7 +168,7 @@ def test_everything_arrives_exactly_as_the_truth_says(
 def test_faster_than_time_waits_for_the_broker_and_loses_nothing(
     broker: EmbeddedMosquitto, truth_path: Path, start_city: StartCity
 ) -> None:
-    settings = settings_for(broker.port, speed=1000.0, buffer_messages_max=5, in_flight_max=4)
+    settings = settings_for(broker.port, speed=1000.0, buffer_messages_max=5, in_flight_max=4, pack_max=1)
     with listening(broker.port) as listener:
         end = start_city(settings, truth_path, duration_s=30.0).end()
         wait_for(lambda: len(listener.messages) >= end.sent, "all messages have arrived")
