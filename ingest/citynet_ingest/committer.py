@@ -96,6 +96,11 @@ class Committer:
     def is_database_up(self) -> bool:
         return self._link.is_up
 
+    @property
+    def rules(self) -> RuleSet:
+        """The rules as they run."""
+        return self._writer.rules
+
     def _fresh_state(self) -> State:
         receipts = {lane: Receipts(self._receipts_keep) for lane in self._link.lanes}
         return State(Engine(self._writer.rules), receipts, self._watermarks)
