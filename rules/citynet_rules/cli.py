@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from citynet.errors import ConfigError
 from citynet.runtime.command import EXIT_FAILURE, JsonOption, command
 from citynet_rules.cli_arm import arm, list_armed
 from citynet_rules.cli_golden import golden
@@ -18,7 +17,7 @@ from citynet_rules.cli_replay import replay
 from citynet_rules.cli_score import score
 from citynet_rules.cli_show import show
 from citynet_rules.lint import lint
-from citynet_rules.spec import RuleSet, load_rules, rule_files
+from citynet_rules.spec import RuleSet, read_rules, rule_files
 
 app = typer.Typer(help="Check and show alert rules; replay, score and arm them.", no_args_is_help=True)
 app.command()(score)
@@ -43,13 +42,8 @@ def check(
 ) -> None:
     """Check rule files; print every problem and warning with file and line. Exit 1 if there is a problem."""
     files = rule_files(paths)
-    rules = RuleSet()
-    problems: list[str] = []
+    rules, problems = read_rules(files)
     warnings: list[str] = []
-    try:
-        rules = load_rules(files)
-    except ConfigError as error:
-        problems = list(error.problems)
     for finding in lint(rules, datetime.now(UTC).date()):
         (problems if finding.severity == "error" else warnings).append(str(finding))
     ok = not problems and not (strict and warnings)

@@ -82,6 +82,14 @@ def load_rules(paths: Sequence[Path], base: Sequence[Path] | None = None) -> Rul
     Raises:
         ConfigError: with all problems of all files, each ``file:line: rule-id.field: message``.
     """
+    rules, problems = read_rules(paths, base)
+    if problems:
+        raise ConfigError(problems)
+    return rules
+
+
+def read_rules(paths: Sequence[Path], base: Sequence[Path] | None = None) -> tuple[RuleSet, list[str]]:
+    """As `load_rules`: the rules without mistakes, and all problems of the others."""
     problems: list[str] = []
     loaded = _Loaded()
     for path in paths:
@@ -98,9 +106,8 @@ def load_rules(paths: Sequence[Path], base: Sequence[Path] | None = None) -> Rul
         problems.append(f"{len(loaded.derived)} derived metrics, at most {DERIVED_MAX}")
     problems += loaded.override(paths, base)
     problems += loaded.relations()
-    if problems:
-        raise ConfigError(problems)
-    return _rested(RuleSet(tuple(loaded.rules), loaded.origins, tuple(loaded.derived), loaded.rule_places, loaded.off))
+    rules = RuleSet(tuple(loaded.rules), loaded.origins, tuple(loaded.derived), loaded.rule_places, loaded.off)
+    return _rested(rules), problems
 
 
 def _rested(rules: RuleSet) -> RuleSet:
