@@ -347,8 +347,8 @@ class Gateway(BaseModel):
 class SystemEvent(BaseModel):
     """Something wrong with the system itself, over the last 24 hours."""
 
-    kind: str = Field(description="broker_dropped, gateway_cloned or rules_refused")
-    object: str = Field(description="which broker or gateway")
+    kind: str = Field(description="broker_dropped, gateway_cloned, rules_refused or rule_failed")
+    object: str = Field(description="which broker, gateway, worker or rule")
     first_at: datetime
     last_at: datetime
     count: int = Field(description="messages dropped, or sightings")

@@ -71,6 +71,7 @@ RULES = Gauge("citynet_ingest_rules", "Rules that are evaluated.", ["mode"], reg
 RULES_REFUSED = Gauge(
     "citynet_ingest_rules_refused", "1 while the rule files were refused at the last reload.", registry=REGISTRY
 )
+RULES_FAILED = Counter("citynet_ingest_rules_failed", "Rules taken out because they threw on data.", registry=REGISTRY)
 LATE_SPANS = Gauge("citynet_ingest_late_spans", "Series with late readings that wait for hindsight.", registry=REGISTRY)
 HINDSIGHT = Counter(
     "citynet_ingest_hindsight",

@@ -50,6 +50,10 @@ const WORDS = {
     "{time} {object} 重新读取规则文件时发现错误：原有规则继续运行，改动没有生效。请查看日志或运行 citynet rules check。",
     "At {time} {object} refused the edited rule files: the armed rules go on, the change is not in force. See its log, or run citynet rules check.",
   ],
+  "event.rule_failed": [
+    "{time} 规则 {object} 处理数据时出错，已停用：其余规则继续运行，它的未解除告警保持不变。修正后重新读取规则文件即可恢复。",
+    "At {time} rule {object} failed on data and is out: the others run on, its open alerts stay. Reload the rule files to arm it again.",
+  ],
   "banner.silent": [
     "已经 {age} 没有收到任何数据批次。没有新告警不等于平安，请检查网关和采集服务。",
     "No data has arrived for {age}. No new alerts does not mean all is well: check gateways and ingest.",
