@@ -77,7 +77,7 @@ def test_more_that_came_meanwhile_is_not_forgotten(dsn: str, folder: Path) -> No
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("INSERT INTO device (name, source) VALUES ('well', 'gw')")
         connection.execute("INSERT INTO series (device_id, metric) SELECT id, 'ch4_lel' FROM device")
-        note = "INSERT INTO late_span (series_id, from_at, to_at, readings) SELECT id, now(), now(), 1 FROM series"
+        note = "INSERT INTO late_span (series_id, from_us, to_us, readings) SELECT id, 0, 0, 1 FROM series"
         connection.execute(note)
         (span,) = late.due(connection, 0.0, 0.0, 10)
         connection.execute("UPDATE late_span SET revision = revision + 1")
@@ -94,7 +94,7 @@ def test_one_series_that_cannot_be_judged_ends_nothing(dsn: str, folder: Path) -
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("INSERT INTO device (name, source) VALUES ('a', 'gw'), ('b', 'gw')")
         connection.execute("INSERT INTO series (device_id, metric) SELECT id, 'ch4_lel' FROM device")
-        note = "INSERT INTO late_span (series_id, from_at, to_at, readings) SELECT id, now(), now(), 1 FROM series"
+        note = "INSERT INTO late_span (series_id, from_us, to_us, readings) SELECT id, 0, 0, 1 FROM series"
         connection.execute(note)
         broken = RuleSet(load_rules([rules]).rules, derived=(None,))  # type: ignore[arg-type]
         Hindsight(lambda: connection, lambda: broken, 1e-9).look(connection)

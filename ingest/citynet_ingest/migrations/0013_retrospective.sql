@@ -1,16 +1,16 @@
 -- What came late is judged in hindsight (ADR 26): alerts that were missed are recorded as what they are, alerts that were get a note.
 
--- Where late readings lie that no hindsight has looked at yet; one row a series, written by the commit that stores them.
+-- Where late readings lie that no hindsight has looked at yet; one row a series, written by the commit that stores them. Without
+-- foreign key and further index: a backlog of a whole city is tens of thousands of rows in one commit, and series are never deleted.
 CREATE TABLE late_span (
-    series_id  integer PRIMARY KEY REFERENCES series,
-    from_at    timestamptz NOT NULL,        -- event times of the earliest and the latest of them
-    to_at      timestamptz NOT NULL,
+    series_id  integer PRIMARY KEY,
+    from_us    bigint NOT NULL,             -- event times of the earliest and the latest of them, µs since 1970
+    to_us      bigint NOT NULL,
     readings   bigint NOT NULL,
     known_at   timestamptz NOT NULL DEFAULT now(),      -- when the first of them was stored
     changed_at timestamptz NOT NULL DEFAULT now(),
     revision   bigint NOT NULL DEFAULT 1    -- counts commits: who looked at a revision removes that and no later one
 );
-CREATE INDEX late_span_known ON late_span (known_at);
 
 -- When a retrospective alert was learned of; null for one that was raised as it happened.
 ALTER TABLE alert ADD COLUMN known_at timestamptz;

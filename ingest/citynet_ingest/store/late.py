@@ -46,8 +46,8 @@ def note_late(connection: Connection, rows: SeriesBatch) -> None:
     stop = np.append(start[1:], len(late))
     spans = {
         "series": late.series[start].tolist(),
-        "from": [_moment(at) for at in late.time_us[start].tolist()],
-        "to": [_moment(at) for at in late.time_us[stop - 1].tolist()],
+        "from": late.time_us[start].tolist(),
+        "to": late.time_us[stop - 1].tolist(),
         "readings": (stop - start).tolist(),
     }
     connection.execute(sql.text("late_span_add"), spans)
