@@ -59,7 +59,9 @@ class Worker:
         third = settings.inflight_bytes_max // 3  # one commit is written, one planned, one waits
         self._inbox = Inbox(settings.commit_readings_max, settings.commit_messages_max, third)
         self._committer = Committer(self._connect, settings, rules, self._watermarks, self._inbox.hold)
-        self._hindsight = Hindsight(self._connect, lambda: self._committer.rules, settings.hindsight_s)
+        self._hindsight = Hindsight(
+            partial(self._connect, "hindsight"), lambda: self._committer.rules, settings.hindsight_s
+        )
         lanes = lanes_of(parse_shards(settings.shards))
         self._inlets = {lane: Inlet(lane, self, settings, broker) for lane in lanes}
         self._outage = log.OutageLog(_log, "broker")
@@ -72,9 +74,9 @@ class Worker:
         self._inflight_bytes = 0
         self._reloads: list[asyncio.Task[None]] = []
 
-    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+    def _connect(self, role: str = "ingest") -> psycopg.Connection[tuple[object, ...]]:
         given = conninfo_to_dict(**self._database.conninfo())
-        name = f"citynet-ingest-{self._settings.worker} on {socket.gethostname()[:24]}, process {os.getpid()}"
+        name = f"citynet-{role}-{self._settings.worker} on {socket.gethostname()[:24]}, process {os.getpid()}"
         target = make_conninfo("", **{**_PROBES, **given, "connect_timeout": 5, "application_name": name})
         return psycopg.connect(target, autocommit=True)
 
