@@ -33,7 +33,7 @@ class Day:
     late: list[tuple[float, float]]
 
     def rows(self) -> SeriesBatch:
-        both = [(second, value, 0) for second, value in self.on_time] + [(s, v, LATE) for s, v in self.late]
+        both = [(second, value, LATE) for second, value in self.late] + [(s, v, 0) for s, v in self.on_time]
         series = np.full(len(both), WELL.id, np.int32)
         times = np.array([round(s * SECOND) for s, _, _ in both], np.int64)
         flags = np.array([flag for *_, flag in both], np.uint8)
