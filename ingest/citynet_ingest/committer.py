@@ -42,6 +42,7 @@ from citynet_ingest.store.transaction import Connection, apply, copy_rows
 from citynet_ingest.watermarks import Watermarks
 from citynet_ingest.writer import Planned, RefusedError, Tell, Writer, tell_nobody
 from citynet_rules.engine import Engine, SeriesInfo
+from citynet_rules.guard import RuleFailedError, without
 from citynet_rules.joint.spread import Spread
 from citynet_rules.spec import RuleSet
 
@@ -77,6 +78,7 @@ class Committer:
     ) -> None:
         self._settings = settings
         self._given = rules  # as the files have them
+        self._failed: set[str] = set()  # of those the ones that threw on data
         self.offer = Offer()
         self._watermarks = watermarks
         self._link = Link(connect, settings)
@@ -99,6 +101,11 @@ class Committer:
     def is_database_up(self) -> bool:
         return self._link.is_up
 
+    @property
+    def rules(self) -> RuleSet:
+        """The rules as they run."""
+        return self._writer.rules
+
     def _fresh_state(self) -> State:
         receipts = {lane: Receipts(self._receipts_keep) for lane in self._link.lanes}
         return State(Engine(self._writer.rules, self._is_ours), receipts, self._watermarks)
@@ -112,7 +119,27 @@ class Committer:
     def recover(self) -> None:
         """Connect, own the shards, and rebuild what this worker knows. Retries until the database is there."""
         self._link.retry(self._link.open)
-        self._link.retry(self._rebuild, _RECOVER_PATIENCE_S)
+        while True:
+            try:
+                return self._link.retry(self._rebuild, _RECOVER_PATIENCE_S)
+            except RuleFailedError as error:
+                self._take_out(error)
+
+    def _take_out(self, error: RuleFailedError) -> None:
+        """Rules threw: from the next recovery on the others run without them."""
+        self._failed.update(error.rules)
+        for event in report.failed(error, self._settings.worker):
+            self._note(event)
+
+    def _note(self, event: dict[str, object]) -> None:
+        """Something that operators must see, outside of any commit."""
+        self._link.retry(lambda: self._link.open().execute(sql.text("system_event_add"), event))
+
+    def _without(self, error: RuleFailedError) -> None:
+        """Throw away the state in which rules threw; the commit before is settled first."""
+        self._settle()
+        self._take_out(error)
+        self.recover()
 
     def close(self) -> None:
         """Let go of everything; what is in flight is waited for, but not tried again."""
@@ -189,6 +216,13 @@ class Committer:
         return True
 
     def _plan(self, parcels: Sequence[Parcel], tell: Tell) -> Planned:
+        while True:
+            try:
+                return self._plan_once(parcels, tell)
+            except RuleFailedError as error:  # at least one rule fewer each time
+                self._without(error)
+
+    def _plan_once(self, parcels: Sequence[Parcel], tell: Tell) -> Planned:
         self._prepare(parcels)
         credit = max(1, self._settings.receive_maximum // 2)
         started = time.perf_counter()
@@ -324,7 +358,11 @@ class Committer:
     def tick(self, now_us: int, *, is_drained: bool) -> None:
         """The clock moved: rules that wait for silence may fire."""
         self._watermarks.tick(now_us, is_drained=is_drained)
-        transitions = self.state.engine.advance(self._watermarks.take())
+        try:
+            transitions = self.state.engine.advance(self._watermarks.take())
+        except RuleFailedError as error:
+            self._without(error)
+            return
         if transitions or self._is_snapshot_due():
             commit = Commit(self._number + 1, SeriesBatch.empty(), transitions=transitions)
             self._line_up(commit)
@@ -339,19 +377,20 @@ class Committer:
         self._settle()
         if problems:
             event = report.refused(problems, self._settings.worker)
-            self._link.retry(lambda: self._link.open().execute(sql.text("system_event_add"), event))
+            self._note(event)
         if rules is not None:
             self._link.retry(lambda: self._rearm(rules))
             self._snapshot_at = 0.0  # the next tick keeps it
 
     def _rearm(self, rules: RuleSet) -> None:
         connection = self._link.open()
+        self._failed.clear()
         self._arm(connection, rules)
         self.state.engine = successor(self.state.engine, self._fresh_state().engine, self._registry.load(connection))
 
     def _arm(self, connection: Connection, rules: RuleSet) -> None:
         """What is not proved runs in shadow."""
-        self._writer.rules = arm(connection, rules, self._settings.worker)
+        self._writer.rules = arm(connection, without(rules, self._failed), self._settings.worker, self._failed)
         self._given = rules
         report.armed(self._writer.rules)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from citynet.runtime import log
 from citynet_ingest import metrics
 from citynet_ingest.commit import Commit, SystemEvent
+from citynet_rules.guard import RuleFailedError
 from citynet_rules.joint.spread import Spread
 from citynet_rules.spec import RuleSet
 
@@ -56,3 +57,13 @@ def refused(problems: Sequence[str], worker: str) -> dict[str, object]:
     _log.error("rules-refused", problems=list(problems), effect="the armed rules stay as they are")
     detail = problems[0] if len(problems) == 1 else f"{problems[0]} (and {len(problems) - 1} more)"
     return {"kind": "rules_refused", "object": f"worker {worker}", "count": 1, "detail": detail[:500]}
+
+
+def failed(error: RuleFailedError, worker: str) -> list[dict[str, object]]:
+    """Rules threw on data and are out until the next reload or start; returns the events for the database."""
+    effect = "the others run on; SIGHUP or a restart arms it again, its open alerts stay"
+    for rule in error.rules:
+        metrics.RULES_FAILED.inc()
+        _log.error("rule-failed", rule=rule, error=error.why, effect=effect)
+    detail = f"worker {worker}: {error.why}"[:500]
+    return [{"kind": "rule_failed", "object": rule, "count": 1, "detail": detail} for rule in error.rules]

@@ -27,6 +27,7 @@ from citynet.errors import CitynetError
 from citynet.quality import LATE
 from citynet_rules.derived import in_order
 from citynet_rules.group import Group
+from citynet_rules.guard import advanced, fed
 from citynet_rules.joint.spread import Spread, may_spread, spread
 from citynet_rules.joint.stage import Stage, is_joint
 from citynet_rules.kinds import KINDS
@@ -112,6 +113,7 @@ class Engine:
 
         Raises:
             CitynetError: a series has two runs of rows (nothing has been taken then).
+            RuleFailedError: rules threw; so does `advance`. This engine is of no use any more.
         """
         quality = batch.quality & np.uint8(~LATE & 0xFF)
         if not len(batch):
@@ -129,10 +131,7 @@ class Engine:
         muted = replace(
             segments, flags=np.zeros_like(segments.flags)
         )  # rules in shadow leave no mark on what is stored
-        found = [
-            self._dress(group, group.kernel.feed(group.pairs, muted if group.is_shadow else segments))
-            for group in self._groups
-        ]
+        found = [self._dress(group, fed(group, muted if group.is_shadow else segments)) for group in self._groups]
         self._series.move(segments)
         if self._stage is not None:
             found += self._dress_made(self._stage.feed(segments, self._series))
@@ -148,7 +147,7 @@ class Engine:
         for source, watermark_us in watermarks.items():
             self._series.pass_time(source, watermark_us)
         progress = self._series.progress()
-        found = [self._dress(group, group.kernel.advance(group.pairs, progress)) for group in self._groups]
+        found = [self._dress(group, advanced(group, progress)) for group in self._groups]
         if self._stage is not None:
             found += self._dress_made(self._stage.advance(self._series))
         return sorted((t for some in found for t in some), key=order)

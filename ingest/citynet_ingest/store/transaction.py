@@ -16,6 +16,7 @@ from citynet_ingest.commit import Commit, UplinkSpan
 from citynet_ingest.copybody import copy_pieces
 from citynet_ingest.store import redrive, sql
 from citynet_ingest.store.fence import FencedError
+from citynet_ingest.store.late import note_late
 from citynet_ingest.store.paths import Why, by_day, choose, split_late
 from citynet_ingest.store.rollups import copy_partials
 from citynet_rules.engine import Transition
@@ -71,6 +72,7 @@ def apply(connection: Connection, commit: Commit, target: Target) -> None:
         if connection.execute(sql.text("commit_step"), step).rowcount != 1:
             raise FencedError(f"worker {target.worker}: another ingest worker has taken our shards since; stopping")
         copy_rows(connection, commit.rows, has_columnstore=target.has_columnstore)
+        note_late(connection, commit.rows)
         copy_partials(connection, commit.partials)
         _cursors(connection, commit)
         _books(connection, commit, target.worker, target.receipts_keep)
