@@ -22,6 +22,7 @@ STARTS = 120
 STEPS = 6
 REFITS = 4
 CUT = 2.5
+FAR = 1e6
 ROUNDING = 1e-18
 """Squared residuals below are none, in units of the spread of y."""
 RIDGE = 1e-10
@@ -41,19 +42,22 @@ class Relation(NamedTuple):
 def fit(x: F64, y: F64) -> Relation:
     """Fit y (n,) by x (n, p − 1).
 
-    Where most of the samples lie exactly on the relation, sigma is 0 but for rounding.
+    Where most of the samples lie exactly on the relation, sigma is 0. Values further from the median than `FAR` median
+    deviations count as that far: their squares may not exist.
     """
-    count, p = len(y), x.shape[1] + 1
-    middle = np.median(np.column_stack([x, y]), axis=0)
-    away = np.column_stack([x, y]) - middle
-    size = np.median(np.abs(away), axis=0)
-    size = np.where(size > 0, size, np.abs(away).max(axis=0))
-    size = np.where(size > 0, size, 1.0)
-    scaled = away / size
-    columns = np.column_stack([np.ones(count), scaled[:, :-1]])
-    found, sigma, followed = _scaled(columns, scaled[:, -1], p)
-    slopes = found[1:] * size[-1] / size[:-1]
-    constant = middle[-1] + found[0] * size[-1] - float((slopes * middle[:-1]).sum())
+    p = x.shape[1] + 1
+    together = np.column_stack([x, y])
+    with np.errstate(over="ignore"):
+        middle = np.median(together, axis=0)
+        away = together - middle
+        size = np.median(np.abs(away), axis=0)
+        size = np.where(size > 0, size, np.abs(away).max(axis=0))
+        size = np.where(size > 0, size, 1.0)
+        scaled = np.clip(away / size, -FAR, FAR)
+        columns = np.column_stack([np.ones(len(y)), scaled[:, :-1]])
+        found, sigma, followed = _scaled(columns, scaled[:, -1], p)
+        slopes = found[1:] * size[-1] / size[:-1]
+        constant = middle[-1] + found[0] * size[-1] - float((slopes * middle[:-1]).sum())
     return Relation(np.concatenate([[constant], slopes]), sigma * float(size[-1]), followed)
 
 
@@ -96,8 +100,8 @@ def _solved(columns: F64, y: F64, weight: F64) -> F64:
     """Weighted least squares, one row a row of `weight` (m, n): (m, p)."""
     count, p = columns.shape
     products = (columns[:, :, None] * columns[:, None, :]).reshape(count, p * p)
-    square = (weight @ products).reshape(-1, p, p)
-    square += np.eye(p) * RIDGE * np.maximum(weight.sum(axis=1), 1.0)[:, None, None]
+    ridge = RIDGE * np.maximum(weight.sum(axis=1), 1.0)
+    square = (weight @ products).reshape(-1, p, p) + np.eye(p) * ridge[:, None, None]
     right = weight @ (columns * y[:, None])
     found: F64 = np.linalg.solve(square, right[:, :, None])[:, :, 0]
     return found
