@@ -18,8 +18,8 @@ What keeps an anomaly out of the profile:
   told does not become the normal; a change that is meant needs a new version of the rule.
 - The anchor: a rise so slow that each week passes can move c by `drift_max` and no further, so it is told at the latest when
   it has reached `drift_max` + level · σ (σ holds the trend that is within the kept weeks as well).
-- Medians: of 4 weeks one, of 8 weeks three may be anything. A bin that was anomalous in half of its weeks has a large σ,
-  which `spread_max` refuses. An anomaly that lasted the whole learning time is the normal: nobody can know.
+- Medians: of 3 or 4 weeks one, of 7 or 8 weeks three may be anything. A bin that was anomalous in half of its weeks has a
+  large σ, which `spread_max` refuses. What lasted most of the learning time is the normal: nobody can know.
 
 Holidays are judged as the weekday they fall on; `when` may leave them out. Where summer time ends, one bin is learned twice,
 where it begins, one is left out; a time no calendar holds is taken as UTC.
