@@ -57,7 +57,8 @@ class Fed:
 class Engine:
     """Evaluates a rule set on any number of series.
 
-    Memory: about 30 bytes a series and 200 bytes a (rule, series) pair, plus the `SeriesInfo`s. Cost: vector work per
+    Memory: about 30 bytes a series and 200 bytes a (rule, series) pair (kinds that keep a window or a week: up to 12 KB), plus the
+    `SeriesInfo`s. Cost: vector work per
     reading; scalar steps only for (rule, series) pairs whose readings of a batch may change something.
     """
 
