@@ -24,7 +24,7 @@ the sample after the gap; one whose mean rate is more than 2 % off is not judged
 evidence). A bad reading is as if it had not been sent, so it breaks its window. Frequencies are told by the measured rate;
 the bins of a band are those of the declared one.
 
-Resolution is `rate_hz` / N. State: at most 1,024 samples, 8.8 KB a pair.
+Resolution is `rate_hz` / N. State: at most 1,024 samples, 8.6 KB a pair.
 """
 
 from __future__ import annotations
