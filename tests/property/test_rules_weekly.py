@@ -156,6 +156,18 @@ def test_a_sudden_rise_is_told_and_never_becomes_the_normal() -> None:
     assert found[0].evidence["baseline"] == pytest.approx(20, abs=5)
 
 
+def test_an_hour_with_an_open_alert_is_not_learned_however_calm_its_mean() -> None:
+    """Four weeks at 10 teach c = 10, σ = 0.5; in the fifth a reading raises, its hour ends calm: nothing is learned of it."""
+    machine = WeeklyMachine(RULE)
+    state = machine.initial()
+    for week, values in enumerate([[10.0] * 6] * 4 + [[13.0, *[10.0] * 5], [10.0]]):
+        learned = state.means
+        for n, value in enumerate(values):
+            state, _ = machine.step(state, MONDAY + week * WEEK + n * 600 * SECOND, value, 0)
+    assert np.array_equal(state.means, learned, equal_nan=True)
+    assert (state.center, state.sigma) == (10.0, 0.5)
+
+
 @pytest.mark.parametrize("a_week", [0.2, 0.5])
 def test_a_slow_leak_is_told_at_the_latest_beyond_the_drift(a_week: float) -> None:
     """A rise of 0.2 or 0.5 a week stays within σ of any week's kept values; the anchor ends that: c moves by 3 at most."""

@@ -220,10 +220,11 @@ class WeeklyMachine:
 
 
 class WeeklyKernel(RankKernel[WeeklyState]):
-    """All weekly rules at once: readings within their hour and band glide, the first of an hour is walked."""
+    """All weekly rules at once: readings within their hour and band glide, the first of an hour is walked. So is
+    every reading that changes the latch: `tainted` never changes in a glide."""
 
     columns: ClassVar[tuple[str, ...]] = (
-        "begin_us", "end_us", "n", "mean", "squares", "tainted", "center", "sigma", "low", "high", "latched",
+        "begin_us", "end_us", "n", "mean", "squares", "center", "sigma", "low", "high",
     )  # fmt: skip
 
     def __init__(self, rules: Sequence[WeeklyRule]) -> None:
@@ -240,7 +241,6 @@ class WeeklyKernel(RankKernel[WeeklyState]):
         np.add(squares, away * (value - mean), out=squares)
         z = (value - columns["center"]) / sigma
         score = np.where(self._either[rule], np.abs(z), self._sign[rule] * z)
-        np.maximum(columns["tainted"], columns["latched"] > 0, out=columns["tainted"])
         moved: Bools = other_hour | ((sigma > 0) & ~((columns["low"] <= score) & (score < columns["high"])))
         return moved
 
