@@ -59,8 +59,9 @@ class Fed:
 class Engine:
     """Evaluates a rule set on any number of series.
 
-    Memory: about 30 bytes a series and 200 bytes a (rule, series) pair, plus the `SeriesInfo`s. Cost: vector work per
-    reading; scalar steps only for (rule, series) pairs whose readings of a batch may change something.
+    Memory: about 30 bytes a series and 200 bytes a (rule, series) pair (with a window or a week to keep, up to 12 KB), plus
+    the `SeriesInfo`s. Cost: vector work per reading; scalar steps only for (rule, series) pairs whose readings of a batch
+    may change something.
     """
 
     def __init__(self, rules: RuleSet, is_joined: Callable[[SeriesInfo], bool] = lambda _: True) -> None:

@@ -108,7 +108,7 @@ def _overlap(one: Rule, other: Rule) -> str:
         return ""
     if not isinstance(one, LimitRule | GradedRule) or not isinstance(other, LimitRule | GradedRule):
         return ""
-    settings = ("direction", "window_s", "table", "per", "over_s")
+    settings = ("direction", "window_s", "table", "per", "over_s", "measure", "low_hz", "high_hz")
     if any(getattr(one, name, None) != getattr(other, name, None) for name in settings):
         return ""
     sign = -1 if isinstance(one, LimitRule) and one.direction == "low" else 1

@@ -289,13 +289,20 @@ def _zone(source: RuleFile, zone: object) -> list[Problem]:
 
 
 def _with_zone(table: object, zone: object) -> object:
-    """A rule whose schedules have the file's time zone where they name none."""
+    """A rule that has the file's time zone where it or a schedule of it names none."""
+    if isinstance(table, dict) and isinstance(zone, str) and ZONE not in table and _takes_zone(table.get("kind")):
+        table = {**table, ZONE: zone}
     when = table.get("when") if isinstance(table, dict) else None
     if not isinstance(table, dict) or not isinstance(when, list) or not isinstance(zone, str):
         return table
     schedule = {"days", "hours", "dates"}
     filled = [{ZONE: zone, **each} if isinstance(each, dict) and each.keys() & schedule else each for each in when]
     return {**table, "when": filled}
+
+
+def _takes_zone(word: object) -> bool:
+    kind = KINDS.get(word) if isinstance(word, str) else None
+    return kind is not None and ZONE in kind.model.model_fields
 
 
 def _owner(data: Mapping[str, Any], key: Key) -> str:

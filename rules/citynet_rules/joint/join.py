@@ -108,7 +108,13 @@ class Join:
     is usable."""
 
     def __init__(
-        self, roles: int, channels: int, wait_us: int, past_us: Sequence[int] = (), as_is: frozenset[int] = frozenset()
+        self,
+        roles: int,
+        channels: int,
+        wait_us: int,
+        past_us: Sequence[int] = (),
+        as_is: frozenset[int] = frozenset(),
+        memory: Sequence[tuple[Any, ...]] = (),
     ) -> None:
         self.wait_us = wait_us
         self.dropped = 0
@@ -121,6 +127,7 @@ class Join:
                 ("tip", "<f8"),
                 ("time_us", "<i8", (channels,)),
                 ("value", "<f8", (channels,)),
+                *memory,
             ]
         )
         self.roles = roles

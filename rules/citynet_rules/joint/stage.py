@@ -46,6 +46,7 @@ class Stage:
         scores = [
             ScoreNode(rule, kind.front(rule)) for rule in rules if isinstance(kind := KINDS[rule.kind], JointKind)
         ]
+        self._learners = {score.rule: score for score in scores if score.learns}
         gates = [_gate(rule) for rule in rules if rule.when]
         self.nodes: list[Node] = [*map(DeriveNode, derived), *scores, *gates]
         by_kind: dict[str, list[Rule]] = defaultdict(list)
@@ -107,13 +108,24 @@ class Stage:
         for node in self.nodes:
             promised_us = np.maximum(watermark_us, _less(series.server_us, node.join.wait_us))
             changed[node.name] = node.join.take(segments, promised_us, made=False)
-        return self._run(series, changed)
+        return self._explained(self._run(series, changed))
 
     def advance(self, series: SeriesTable) -> Found:
         """Time has come further."""
         found = self._run(series, {node.name: np.arange(len(node.join)) for node in self.nodes})
         progress = self._progress(series)
-        return [*found, *((group, advanced(group, progress)) for group in self.groups)]
+        found += [(group, advanced(group, progress)) for group in self.groups]
+        return self._explained(found)
+
+    def _explained(self, found: Found) -> Found:
+        """Events of rules that learn, with what they have learned."""
+        if not self._learners:
+            return found
+        return [(group, [self._explain(group, event) for event in events]) for group, events in found]
+
+    def _explain(self, group: Group, event: Event) -> Event:
+        node = self._learners.get(group.rules[event.rule].id)
+        return event if node is None else node.explained(event, self.info[event.slot].device)
 
     def _run(self, series: SeriesTable, changed: Mapping[str, I64]) -> Found:
         """Let every node make what it can, first those the others need."""
