@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -22,6 +23,7 @@ SCHEDULES = (
 )  # (how many, steps of each): mostly short ones, in which a first fault does its worst
 NIGHTLY_STEPS = 20
 NIGHTLY_PART = 1_000
+ROOT = Path(__file__).resolve().parents[2]
 
 streams = st.sampled_from(STREAMS)
 
@@ -106,7 +108,8 @@ def test_random_schedules_of_faults_kills_and_power_cuts() -> None:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(6 * 3600)
-def test_a_million_schedules() -> None:
+def test_a_million_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)  # the processes import this module by its name, and get our path
     seed = Random().getrandbits(40)
     print(f"first seed {seed}")
     tasks = [(seed + NIGHTLY_PART * k, NIGHTLY_PART, NIGHTLY_STEPS) for k in range(1_000_000 // NIGHTLY_PART)]

@@ -106,7 +106,7 @@ def intake(folder: Path, say: Say, *, quick: bool) -> list[Line]:
 
 def _intake(folder: Path, spool: str, seconds: float) -> tuple[float, float, float]:
     """(readings a second, bytes written a byte of payload, share of a core)."""
-    with Scene(folder, {"spool": spool, "sync_records_max": 4096}) as scene:
+    with Scene(folder, {"spool": spool}) as scene:
         server = Server(scene.broker.port)
         scene.start()
         with Governor(scene, CORE_SHARE):
