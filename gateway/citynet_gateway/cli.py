@@ -86,7 +86,7 @@ def begin_anew() -> NoReturn:
 @app.command()
 @command
 def check(config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
-    """Try brokers, clock, disk, certificate and serial ports; say what is wrong. Exit 1 if the gateway cannot work so."""
+    """Try brokers, clock, disk, certificates, drivers and outputs; say what is wrong. Exit 1 if something failed."""
     from citynet_gateway.check import findings  # noqa: PLC0415  (a gateway that runs does not need it)
 
     settings = load(GatewaySettings, config, {"data_dir": data_dir})
