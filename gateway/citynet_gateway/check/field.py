@@ -78,7 +78,9 @@ def modbus(bus: ModbusSettings, outputs: Sequence[ModbusOutput], *, running: boo
             return
     for found in _devices(what, bus, outputs):
         if running and found.verdict == "failed":
-            yield replace(found, verdict="warning", text=f"{found.text}; or it takes one connection, which the gateway has")
+            yield replace(
+                found, verdict="warning", text=f"{found.text}; or it takes one connection, which the gateway has"
+            )
         else:
             yield found
 
