@@ -1,14 +1,15 @@
-"""The SQLite spool under the same faults as the segment files, with real processes and a real full disk."""
+"""Both spools on a real disk that is full: a small tmpfs in a name space of its own."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from citynet_gateway.spool import SpoolSettings
+from citynet_gateway.spool import SegmentSpool, Spool, SpoolSettings
 from citynet_gateway.spool.sqlite import SqliteSpool
 from tests.faults.test_published_failures import contents
 
@@ -17,12 +18,13 @@ import errno, sys
 from pathlib import Path
 from citynet.reading import Reading
 from citynet.wire import TELEMETRY
-from citynet_gateway.spool import SpoolSettings
+from citynet_gateway.spool import SegmentSpool, SpoolSettings
 from citynet_gateway.spool.sqlite import SqliteSpool
 folder = Path(sys.argv[1])
+kind = {"segments": SegmentSpool, "sqlite": SqliteSpool}[sys.argv[3]]
 ballast = folder / "ballast"
 ballast.write_bytes(bytes(1 << 20))
-spool = SqliteSpool(folder / "spool", SpoolSettings(), 1)
+spool = kind(folder / "spool", SpoolSettings(), 1)
 number = accepted = refused = 0
 while refused < 3:
     for _ in range(50):
@@ -45,17 +47,17 @@ os._exit(9)
 """
 
 
-def test_a_full_disk_is_told_as_one_and_costs_nothing(tmp_path: Path) -> None:
-    """On a tmpfs of 4 MiB in a name space of its own."""
+@pytest.mark.parametrize(("name", "kind"), [("segments", SegmentSpool), ("sqlite", SqliteSpool)])
+def test_a_full_disk_is_told_as_one_and_costs_nothing(tmp_path: Path, name: str, kind: Callable[..., Spool]) -> None:
     disk, copy = tmp_path / "disk", tmp_path / "copy"
     disk.mkdir()
-    mounted = f'mount -t tmpfs -o size=4m none {disk} && exec {sys.executable} -c "$0" {disk} {copy}'
+    mounted = f'mount -t tmpfs -o size=4m none {disk} && exec {sys.executable} -c "$0" {disk} {copy} {name}'
     words = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*words, "mount -t tmpfs none /mnt"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this machine does not let a test mount a file system of its own")
     done = subprocess.run([*words, mounted, ON_A_SMALL_DISK], capture_output=True, check=False, text=True, timeout=120)
     assert done.returncode == 9, done.stderr
-    spool = SqliteSpool(copy, SpoolSettings(), 2)
+    spool = kind(copy, SpoolSettings(), 2)
     values, losses = contents(spool)
     spool.close()
     assert losses == []
