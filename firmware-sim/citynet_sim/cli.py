@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,19 +18,17 @@ from citynet.errors import ConfigError
 from citynet.runtime.command import ConfigOption, JsonOption, command, start_logging
 from citynet.runtime.settings import load
 from citynet_sim import city as layout
-from citynet_sim import consequences, export, faults, live, plots, texture, topology
+from citynet_sim import export, faults, live, plots, texture, topology
 from citynet_sim import scenario as scenarios
 from citynet_sim.catalogue import CATALOGUE
 from citynet_sim.faults import TRANSPORT
+from citynet_sim.rehearsal import LIVE_HORIZON_S, simulation_of
 from citynet_sim.settings import SimSettings
-from citynet_sim.simulation import Simulation
 from citynet_sim.truth import End, TruthWriter
-from citynet_sim.world import World
 
 app = typer.Typer(help="Run the simulated city.", no_args_is_help=True)
 
 EXPORT_START = "2026-01-01T00:00:00Z"
-LIVE_HORIZON_S = 31 * 86_400.0  # faults at rates are drawn so far ahead in a live run without end
 LEAD_US = 3_000_000  # a live city starts three seconds from now: time to compute the first samples
 PROGRESS_S = 2.0
 
@@ -243,18 +241,6 @@ def devices(
             print(
                 f"{device.name:12} {device.kind:14} {device.gateway:8} {device.district:11} {device.lon} {device.lat}"
             )
-
-
-def simulation_of(settings: SimSettings, start_us: int, horizon_s: float = LIVE_HORIZON_S) -> Simulation:
-    """The simulation that the settings describe, for a run that starts at `start_us` (µs since 1970)."""
-    chosen = scenarios.find(settings.scenario)
-    parameters = settings.parameters()
-    if chosen.file.climate is not None:
-        parameters = replace(parameters, climate=chosen.file.climate)
-    city = layout.build(settings.seed, parameters)
-    staged = scenarios.schedule(chosen, city, start_us, horizon_s)
-    staged += tuple(consequences.ponding(World(city, staged), city, staged))
-    return Simulation(city, staged, settings.sampling.period_ms(), texture=settings.texture)
 
 
 def _span_us(settings: SimSettings, start: str | None, duration: float | None) -> tuple[int, int]:
