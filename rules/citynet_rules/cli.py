@@ -6,7 +6,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,10 +17,8 @@ from citynet_rules.cli_exam import exam
 from citynet_rules.cli_golden import golden
 from citynet_rules.cli_replay import replay
 from citynet_rules.cli_score import score
-from citynet_rules.cli_table import table
-from citynet_rules.kinds import KINDS
+from citynet_rules.cli_show import show
 from citynet_rules.lint import lint
-from citynet_rules.rule import Rule
 from citynet_rules.spec import RuleSet, load_rules, rule_files
 
 app = typer.Typer(help="Check and show alert rules; replay, score and arm them.", no_args_is_help=True)
@@ -29,6 +27,7 @@ app.command()(replay)
 app.command()(arm)
 app.command("list")(list_armed)
 app.command("test")(golden)
+app.command()(show)
 app.command()(exam)
 
 PathsArgument = Annotated[
@@ -58,43 +57,21 @@ def check(
     ok = not problems and not (strict and warnings)
     if as_json:
         answer = {"ok": ok, "files": [str(f) for f in files], "problems": problems, "warnings": warnings}
-        print(json.dumps(answer | ({"rules": len(rules)} if ok else {}), ensure_ascii=False))
+        changed = [rule.id for rule in rules if rule.override]
+        more = {"rules": len(rules), "overridden": changed, "off": sorted(rules.off)}
+        print(json.dumps(answer | (more if ok else {}), ensure_ascii=False))
     else:
         for line in (*problems, *warnings):
             print(line, file=sys.stderr)
         if ok:
             told = f"{len(warnings)} warnings" if warnings else "no problems"
             print(f"{len(rules)} rules in {len(files)} files, {told}")
+            _tell_overrides(rules)
     if not ok:
         raise typer.Exit(EXIT_FAILURE)
 
 
-@app.command()
-@command
-def show(paths: PathsArgument = None, as_json: JsonOption = False) -> None:
-    """Show the effective rules with their standard, edition, status, and where each one stands."""
-    rules = load_rules(rule_files(paths))
-    if as_json:
-        print(json.dumps([described(rule, rules) for rule in rules], ensure_ascii=False))
-        return
-    header = ("id", "version", "kind", "metric", "limits", "standard", "edition", "status")
-    print(table([header, *(row(rule) for rule in rules)]))
-
-
-def described(rule: Rule, rules: RuleSet) -> dict[str, Any]:
-    """A rule with the values that hold when it is evaluated, defaults filled in, and its origin."""
-    facts = {key: value for key, value in KINDS[rule.kind].facts(rule).items() if key != "unit"}
-    return {**rule.model_dump(mode="json"), **facts, "origin": rules.origins[rule.id]}
-
-
-def row(rule: Rule) -> tuple[str, ...]:
-    """One line of the table."""
-    facts = KINDS[rule.kind].facts(rule)
-    if "levels" in facts:
-        sign = "≤" if facts.get("direction") == "low" else "≥"
-        limits = ", ".join(f"{colour} {sign} {value:g}" for colour, value in facts["levels"].items())
-        limits = f"{limits} {facts.get('unit', rule.unit)}"
-    else:
-        limits = ", ".join(f"{key} {value}" for key, value in facts.items() if value is not None and key != "unit")
-    clause = f" {rule.clause}" if rule.clause else ""
-    return rule.id, rule.version, rule.kind, rule.metric, limits, rule.standard + clause, rule.edition, rule.status
+def _tell_overrides(rules: RuleSet) -> None:
+    changed = sum(rule.override is not None for rule in rules)
+    if changed or rules.off:
+        print(f"{changed} of them overridden, {len(rules.off)} switched off")

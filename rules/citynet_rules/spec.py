@@ -14,7 +14,8 @@ from citynet.errors import ConfigError
 from citynet_rules.condition import check_zone
 from citynet_rules.derived import Derived, closures, in_order
 from citynet_rules.kinds import KINDS
-from citynet_rules.rule import Rule
+from citynet_rules.override import OVERRIDE, Head, Places, Written, head_of, overridden, unknown_rule
+from citynet_rules.rule import Rule, names_in
 from citynet_rules.rulefile import SUFFIXES, Key, RuleFile, RuleFileError, read
 
 RULES_MAX = 10_000
@@ -28,11 +29,21 @@ _LIBRARY = Path(__file__).with_name("library")
 
 @dataclass(frozen=True)
 class RuleSet:
-    """Checked rules in file order, ids unique. `origins` tells for each id where it stands: ``file:line``."""
+    """Checked rules in file order, ids unique. `origins` tells for each id where it stands: ``file:line``; `places` where
+    each of its settings does; `off` by id where a city switched a rule off."""
 
     rules: tuple[Rule, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
     derived: tuple[Derived, ...] = ()
+    places: Mapping[str, Places] = field(default_factory=dict)
+    off: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, ident: str, *key: str) -> str:
+        """``file:line`` of a rule's setting where an override changed it, else of the rule."""
+        places = self.places.get(ident)
+        if places is not None and places.over is not None and places.over.has(*key[:1]):
+            return places.of(*key)
+        return self.origins.get(ident, "")
 
     def __len__(self) -> int:
         return len(self.rules)
@@ -62,8 +73,11 @@ def rule_files(paths: Sequence[Path] | None) -> list[Path]:
     return files
 
 
-def load_rules(paths: Sequence[Path]) -> RuleSet:
+def load_rules(paths: Sequence[Path], base: Sequence[Path] | None = None) -> RuleSet:
     """Load and check rule files.
+
+    An override of a rule that stands in none of the files takes it, as it is written there, from those of `base` (default: the
+    shipped packs), and the derived metrics that it names with it.
 
     Raises:
         ConfigError: with all problems of all files, each ``file:line: rule-id.field: message``.
@@ -82,10 +96,11 @@ def load_rules(paths: Sequence[Path]) -> RuleSet:
         problems.append(f"{len(loaded.rules)} rules, at most {RULES_MAX}")
     if len(loaded.derived) > DERIVED_MAX:
         problems.append(f"{len(loaded.derived)} derived metrics, at most {DERIVED_MAX}")
+    problems += loaded.override(paths, base)
     problems += loaded.relations()
     if problems:
         raise ConfigError(problems)
-    return _rested(RuleSet(tuple(loaded.rules), loaded.origins, tuple(loaded.derived)))
+    return _rested(RuleSet(tuple(loaded.rules), loaded.origins, tuple(loaded.derived), loaded.rule_places, loaded.off))
 
 
 def _rested(rules: RuleSet) -> RuleSet:
@@ -95,13 +110,16 @@ def _rested(rules: RuleSet) -> RuleSet:
 
 
 class _Loaded:
-    """What was read so far; `origins` by rule id, `places` by name of a derived metric."""
+    """What was read so far; `origins` and `rule_places` by rule id, `places` by name of a derived metric."""
 
     def __init__(self) -> None:
         self.rules: list[Rule] = []
         self.derived: list[Derived] = []
         self.origins: dict[str, str] = {}
         self.places: dict[str, str] = {}
+        self.rule_places: dict[str, Places] = {}
+        self.overrides: list[Written] = []
+        self.off: dict[str, str] = {}
 
     def read(self, source: RuleFile) -> list[Problem]:
         """Take the tables of a file; what is wrong in them."""
@@ -116,11 +134,77 @@ class _Loaded:
             if derived is not None:
                 self.derived.append(derived)
         for number, table in enumerate(_tables(source, TABLE)):
-            rule, wrong = _rule(source, number, _with_zone(table, zone))
-            found += wrong + _claim(source, (TABLE, number, "id"), table, self.origins)
-            if rule is not None:
+            zoned = _with_zone(table, zone)
+            rule, wrong = _rule(source, number, zoned)
+            claimed = _claim(source, (TABLE, number, "id"), table, self.origins)
+            found += wrong + claimed
+            if rule is not None and isinstance(zoned, Mapping):
                 self.rules.append(rule)
+                if not claimed:
+                    self.rule_places[rule.id] = Places(Written(source, TABLE, number, _text_keys(zoned)))
+        for number, table in enumerate(_tables(source, OVERRIDE)):
+            zoned = _with_zone(table, zone)
+            if isinstance(zoned, Mapping):
+                self.overrides.append(Written(source, OVERRIDE, number, _text_keys(zoned)))
+            else:
+                found.append((source.line((OVERRIDE, number)), f"{OVERRIDE}[{number}]", "a table was expected"))
         return found
+
+    def override(self, paths: Sequence[Path], base: Sequence[Path] | None) -> list[str]:
+        """Change rules as the overrides say; what is wrong with those."""
+        if not self.overrides:
+            return []
+        read_already = {path.resolve() for path in paths}
+        below = _Loaded()
+        for path in library_paths() if base is None else base:
+            if path.resolve() not in read_already:
+                below.read(read(path))  # what is wrong there is told where that file is loaded
+        found: list[str] = []
+        taken: dict[str, Written] = {}
+        for over in self.overrides:
+            head, problems = head_of(over)
+            if head is not None and head.rule in taken:
+                told = f"is already overridden at {taken[head.rule].place()}"
+                problems = [(over.line("rule"), f"{OVERRIDE} of {head.rule[:64]}", told)]
+            elif head is not None:
+                taken[head.rule] = over
+                problems = self._put_over(over, head, below)
+            found += [f"{over.source.path}:{line}: {where}: {text}" for line, where, text in sorted(problems)]
+        return found
+
+    def _put_over(self, over: Written, head: Head, below: _Loaded) -> list[Problem]:
+        """Change one rule."""
+        own = self.rule_places.get(head.rule)
+        if own is None and head.rule in self.origins:
+            return []  # the rule itself has mistakes, and they are told
+        places = own or below.rule_places.get(head.rule)
+        if places is None:
+            return [unknown_rule(over, head.rule, [*self.rule_places, *below.rule_places])]
+        home = self if own else below
+        before = next(rule for rule in home.rules if rule.id == head.rule)
+        rule, problems = overridden(before, places.rule, over, head)
+        if rule is None:
+            return problems
+        if own is None:
+            self.rules.append(rule)
+            self.origins[rule.id] = below.origins[rule.id]
+            self._take_derived(rule, below)
+        else:
+            self.rules[self.rules.index(before)] = rule
+        self.rule_places[rule.id] = Places(places.rule, over)
+        if not head.armed:
+            self.off[rule.id] = over.place("armed")
+            self.rules.remove(rule)
+        return []
+
+    def _take_derived(self, rule: Rule, below: _Loaded) -> None:
+        """The derived metrics that a rule from elsewhere names, and those behind them."""
+        wanted, missing = names_in(rule), {each.name: each for each in below.derived if each.name not in self.places}
+        while found := wanted & missing.keys():
+            for name in sorted(found):
+                self.derived.append(missing.pop(name))
+                self.places[name] = below.places[name]
+                wanted |= names_in(self.derived[-1])
 
     def relations(self) -> list[str]:
         """What is wrong between tables: cycles, units that differ."""
@@ -153,8 +237,18 @@ def replaced(rules: RuleSet, over: RuleSet) -> RuleSet:
     metrics by name likewise."""
     new = {rule.id: rule for rule in over}
     kept = tuple(new.pop(rule.id, rule) for rule in rules)
+    kept = tuple(rule for rule in kept if rule.id not in over.off)
     derived = {each.name: each for each in (*rules.derived, *over.derived)}
-    return _rested(RuleSet(kept + tuple(new.values()), {**rules.origins, **over.origins}, tuple(derived.values())))
+    off = {ident: place for ident, place in rules.off.items() if ident not in over.origins}
+    return _rested(
+        RuleSet(
+            kept + tuple(new.values()),
+            {**rules.origins, **over.origins},
+            tuple(derived.values()),
+            {**rules.places, **over.places},
+            {**off, **over.off},
+        )
+    )
 
 
 def _strangers(source: RuleFile) -> list[Problem]:
@@ -163,15 +257,18 @@ def _strangers(source: RuleFile) -> list[Problem]:
         (
             source.line((name,)),
             str(name),
-            f"unknown key (a rule file holds [[{TABLE}]] and [[{DERIVED}]] tables and {ZONE})",
+            f"unknown key (a rule file holds [[{TABLE}]], [[{DERIVED}]] and [[{OVERRIDE}]] tables and {ZONE})",
         )
         for name in source.data
-        if name not in {TABLE, DERIVED, ZONE}
+        if name not in {TABLE, DERIVED, OVERRIDE, ZONE}
     ]
     found += [(source.line(key), _owner(source.data, key), "stands twice") for key in source.doubles]
-    if DERIVED in source.data and not isinstance(source.data[DERIVED], list):
-        found.append((source.line((DERIVED,)), DERIVED, f"[[{DERIVED}]] tables were expected"))
-    if not _tables(source, TABLE) and not _tables(source, DERIVED):
+    found += [
+        (source.line((name,)), name, f"[[{name}]] tables were expected")
+        for name in (DERIVED, OVERRIDE)
+        if name in source.data and not isinstance(source.data[name], list)
+    ]
+    if not any(_tables(source, name) for name in (TABLE, DERIVED, OVERRIDE)):
         found.append((source.line((TABLE,)), TABLE, f"at least one [[{TABLE}]] was expected"))
     return found
 
@@ -239,6 +336,9 @@ def _rule(source: RuleFile, number: int, table: object) -> tuple[Rule | None, li
     if not isinstance(table, dict):
         return None, [(source.line((TABLE, number)), name, "a table was expected")]
     problems: list[Problem] = []
+    if OVERRIDE in table:
+        problems.append((source.line((TABLE, number, OVERRIDE)), f"{name}.{OVERRIDE}", "unknown key"))
+        table = {key: value for key, value in table.items() if key != OVERRIDE}
     word = table.get("kind")
     kind = KINDS.get(word) if isinstance(word, str) else None
     if kind is None and "kind" in table:
@@ -253,7 +353,7 @@ def _rule(source: RuleFile, number: int, table: object) -> tuple[Rule | None, li
             if kind or item["type"] != "extra_forbidden"  # without a kind nobody knows which keys it would have
         ]
         return None, problems
-    return (rule if kind else None), problems
+    return (rule if kind and not problems else None), problems
 
 
 def _text_keys(table: Mapping[Any, Any]) -> dict[str, Any]:

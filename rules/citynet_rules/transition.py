@@ -123,6 +123,7 @@ def standing(rule: Rule, facts: Mapping[str, Any]) -> dict[str, Any]:
         "status": rule.status,
         "source": rule.source,
         **({"when": described(rule.when)} if rule.when else {}),
+        **({"override": rule.override.model_dump(mode="json")} if rule.override else {}),
         **facts,
     }
 
