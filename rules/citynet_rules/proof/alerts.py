@@ -16,7 +16,7 @@ ALERTS_MAX = 1_000_000  # a replay that raises more proves one thing: that nobod
 @dataclass(frozen=True, slots=True)
 class Alert:
     """One alert: `level` is the highest it had (1 blue .. 4 red), times are event time in µs since 1970, `cleared_us` None
-    while it is in force; `verdict` is what the evidence said last of its cause ("device": the sensor is at fault), or empty."""
+    while it is in force; `verdict` is the last one, `people` whether it was ever graded for people."""
 
     rule: str
     version: str
@@ -25,6 +25,7 @@ class Alert:
     raised_us: int
     cleared_us: int | None = None
     verdict: str = ""
+    people: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -61,17 +62,12 @@ class AlertBook:
             if transition.kind == "raise":
                 self._alerts[ident] = Alert(
                     transition.rule, transition.version, transition.object, transition.level, transition.time_us,
-                    verdict=verdict,
+                    None, verdict, verdict != "device",
                 )  # fmt: skip
             elif ident in self._alerts:
                 alert = self._alerts[ident]
                 cleared_us = transition.time_us if transition.kind == "clear" else None
-                self._alerts[ident] = replace(
-                    alert,
-                    level=max(alert.level, transition.level),
-                    cleared_us=cleared_us,
-                    verdict=verdict or alert.verdict,
-                )
+                self._alerts[ident] = replace(alert, level=max(alert.level, transition.level), cleared_us=cleared_us)
         if len(self._alerts) > self._alerts_max:
             raise CitynetError(f"more than {self._alerts_max} alerts, most of them of {self._loudest()}")
 

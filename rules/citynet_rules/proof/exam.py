@@ -119,7 +119,7 @@ class _Court:
         self._transport = [one for one in staged if one.layer == TRANSPORT]
 
     def judge(self, alert: Alert, rule: Rule) -> Judged:
-        is_for_people = DEVICE not in (rule.domain, alert.verdict)
+        is_for_people = rule.domain != DEVICE and alert.people
         found = self._cause(alert, rule) if is_for_people else self._device_fault(alert)
         verdict = found[0] if is_for_people else "device-rule"
         return Judged(alert, rule, is_for_people, verdict, found[1])
