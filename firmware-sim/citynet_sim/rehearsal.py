@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ BLOCK_US = 300_000_000  # watermarks move this often: a third of the time after 
 PIECE_READINGS = 2_000_000  # computed in one go; about 60 MB
 LIVE_HORIZON_S = 31 * 86_400.0  # faults at rates are drawn so far ahead in a live run without end
 START_US = 1_767_225_600_000_000  # 2026-01-01: where a scenario names no start
-KINDS_PERIOD_S = {"bridge": 10.0, "tunnel-section": 10.0}  # what is over within a minute is not seen once a minute
+AREA_KM2_PER_HEAD = 81e-6  # a smaller city is not a thinner one: its mains would be too long for their flow
+OFTEN = {"bridge": 6, "tunnel-section": 6}  # messages for one of the others: a convoy is over within a minute
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,17 @@ def names() -> list[str]:
     return list(scenario.shipped())
 
 
+def rule_files() -> list[Path]:
+    """What the city sets for itself: overrides of shipped rules."""
+    return [Path(__file__).with_name("city-rules.toml")]
+
+
 def stage(
     name: str, *, seed: int, duration_s: float | None = None, population: int = 1_000_000, every_s: float = 60.0
 ) -> Rehearsal:
     """A scenario (a shipped one, or the path of a file) in the city of `seed`, as long as it says or for `duration_s`.
 
-    Devices sample every `every_s`, those of `KINDS_PERIOD_S` more often.
+    Devices sample every `every_s`, those of `OFTEN` so many times as often.
 
     Raises:
         ConfigError: no such scenario, or mistakes in it or in the parameters, one line each.
@@ -124,8 +131,8 @@ def stage(
         {
             "seed": seed,
             "scenario": name,
-            "city": {"population": population},
-            "sampling": {"every_s": every_s, "kinds": {k: min(p, every_s) for k, p in KINDS_PERIOD_S.items()}},
+            "city": {"population": population, "area_km2": AREA_KM2_PER_HEAD * population},
+            "sampling": {"every_s": every_s, "kinds": {kind: every_s / often for kind, often in OFTEN.items()}},
         }
     )
     file = scenario.find(name)

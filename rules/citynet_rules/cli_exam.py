@@ -49,7 +49,7 @@ def exam(
     if (scenario is None) != every:
         raise typer.BadParameter("give --scenario or --all")
     city = stager()
-    armed = chosen(rules, new, library_paths).rules
+    armed = chosen(rules, new, lambda: [*library_paths(), *city.rule_files()]).rules
     papers = [
         sit(city, armed, name, each, duration=duration, population=population, every_s=every_s, warmup_h=warmup_h)
         for name in (city.names() if every else scenario or [])

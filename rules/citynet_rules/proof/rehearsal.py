@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Protocol
 
 from citynet.batch import SeriesBatch
@@ -42,6 +43,10 @@ class Stager(Protocol):
 
     def names(self) -> list[str]:
         """The scenarios that ship."""
+        ...
+
+    def rule_files(self) -> list[Path]:
+        """What the city sets for itself: overrides of shipped rules."""
         ...
 
     def stage(
