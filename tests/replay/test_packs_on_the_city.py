@@ -33,7 +33,7 @@ SHORT = {  # warm-up in hours, seconds: as long as rules have to learn, and unti
     "tunnel-fire": (0.0, 3600.0),
     "underpass-flooding": (0.0, 4800.0),
 }
-RARELY = {"calm-week", "heat-leak", "main-burst"}  # a message in five minutes is enough there
+RARELY = {"calm-week", "main-burst"}  # a message in five minutes is enough there
 NOT_IN_THE_TRUTH = {"tunnel-fire-1": "tunnel-smoke"}  # its neighbours get smoke of a milder colour
 
 
