@@ -22,7 +22,8 @@ from citynet_sim.settings import SimSettings
 from citynet_sim.simulation import I64, Simulation
 from citynet_sim.world import World
 
-BLOCK_US = 300_000_000  # watermarks move this often: a third of the time after which a device counts as silent
+BLOCK_US_MIN = 300_000_000  # watermarks move this often: a third of the time after which a device counts as silent
+BLOCK_MESSAGES = 3  # or as often as a device speaks so many times, where that is longer
 PIECE_READINGS = 2_000_000  # computed in one go; about 60 MB
 LIVE_HORIZON_S = 31 * 86_400.0  # faults at rates are drawn so far ahead in a live run without end
 START_US = 1_767_225_600_000_000  # 2026-01-01: where a scenario names no start
@@ -41,9 +42,10 @@ class Rehearsal:
     start_us: int
     end_us: int
     simulation: Simulation
+    block_us: int = BLOCK_US_MIN
 
     def blocks(self, from_us: int, to_us: int) -> Iterator[tuple[SeriesBatch, int]]:
-        """What arrives in [from, to), in blocks of `BLOCK_US`: readings by series and arrival, and the block's end."""
+        """What arrives in [from, to), in blocks of `block_us`: readings by series and arrival, and the block's end."""
         piece_us = self._piece_us()
         waiting: dict[int, tuple[I64, I64, F64]] = {}
         for piece_from_us in range(from_us, to_us, piece_us):
@@ -53,7 +55,7 @@ class Rehearsal:
     def _piece_us(self) -> int:
         devices = self.simulation.city.devices
         a_second = sum(len(device.metrics) * 1e6 / self.simulation.period_us(device) for device in devices)
-        return max(int(PIECE_READINGS / max(a_second, 1e-9) * 1e6) // BLOCK_US, 1) * BLOCK_US
+        return max(int(PIECE_READINGS / max(a_second, 1e-9) * 1e6) // self.block_us, 1) * self.block_us
 
     def _piece(
         self, from_us: int, to_us: int, waiting: dict[int, tuple[I64, I64, F64]]
@@ -66,7 +68,7 @@ class Rehearsal:
         for device in self.simulation.city.devices:
             arrival, stamp, value = self._arriving(device, from_us, to_us, waiting)
             count = len(device.metrics)
-            number = np.clip((arrival - from_us) // BLOCK_US, 0, None)
+            number = np.clip((arrival - from_us) // self.block_us, 0, None)
             series.append(np.repeat(np.arange(first, first + count), len(stamp)))
             stamps.append(np.tile(stamp, count))
             values.append(value.ravel())
@@ -80,7 +82,7 @@ class Rehearsal:
             np.concatenate(values)[order],
             np.zeros(len(order), np.uint8),
         )
-        ends = range(from_us + BLOCK_US, to_us + BLOCK_US, BLOCK_US)
+        ends = range(from_us + self.block_us, to_us + self.block_us, self.block_us)
         cuts = np.searchsorted(number[order], np.arange(len(ends) + 1))
         for block, end_us in enumerate(ends):
             yield whole.picked(slice(int(cuts[block]), int(cuts[block + 1]))), min(end_us, to_us)
@@ -140,7 +142,8 @@ def stage(
     length_s = file.file.duration_s if duration_s is None else duration_s
     simulation = simulation_of(settings, start_us, length_s)
     header = live.header(simulation, settings, start_us)
-    return Rehearsal(header, start_us, start_us + round(length_s * 1e6), simulation)
+    block_us = max(BLOCK_US_MIN, round(BLOCK_MESSAGES * every_s) * 1_000_000)
+    return Rehearsal(header, start_us, start_us + round(length_s * 1e6), simulation, block_us)
 
 
 def simulation_of(settings: SimSettings, start_us: int, horizon_s: float = LIVE_HORIZON_S) -> Simulation:
