@@ -77,7 +77,8 @@ _KINDS = (
     ),
     FaultKind(
         "overload", EVENT, "bridge", "a convoy far above the limit crosses the bridge", 180.0, "t",
-        "convoy_t", "strain_um_m", "bridge", rise_s=5.0, hold_s=60.0, decay_s=5.0, rule="bridge-deflection-peak", level="orange",
+        "convoy_t", "strain_um_m", "bridge", rise_s=5.0, hold_s=60.0, decay_s=5.0,
+        rule="bridge-deflection-peak", level="orange",
     ),
     FaultKind(
         "structural-change", EVENT, "bridge", "the girder loses stiffness", 0.15, "1",

@@ -6,9 +6,9 @@
 
 One line is the readings of `device` every `step_s` seconds from `from_s` to `to_s`, both included, with `value`, or on a
 straight line from `value` to `to_value` where that is given. Device ``@gw-1`` is a watermark of that gateway (``@`` alone
-of the server); all devices are behind gw-1. A device sends the rule's metric; where the rule needs another one, because it
-is on a derived metric or has conditions, the column names it: ``DEVICE/METRIC``. ``NAME.expected`` beside it holds one transition a line: seconds, device,
-change, colour, value.
+of the server); all devices are behind gw-1. A device sends the rule's metric; where the rule needs another one, because it is
+on a derived metric or has conditions, the column names it: ``DEVICE/METRIC``. ``NAME.expected`` beside it holds one
+transition a line: seconds, device, change, colour, value.
 """
 
 from __future__ import annotations

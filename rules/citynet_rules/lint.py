@@ -81,11 +81,9 @@ def lint(rules: RuleSet, today: date) -> list[Finding]:
 Plain = tuple[Literal["error", "warning"], str, str]
 
 
-def _of_rule(rule: Rule, derived: frozenset[str], today: date) -> Iterator[Plain]:
+def _of_metric(rule: Rule) -> Iterator[Plain]:
     metric = METRICS.get(rule.metric)
-    if rule.metric in derived:
-        pass  # its unit was checked when the files were read, and it has no scale
-    elif metric is None:
+    if metric is None:
         yield "warning", "metric", f"{rule.metric} is not in the vocabulary (metrics.toml)"
     else:
         unit = f"{rule.unit}/{rule.per}" if isinstance(rule, AccumulateRule) and rule.per else rule.unit
@@ -96,6 +94,11 @@ def _of_rule(rule: Rule, derived: frozenset[str], today: date) -> Iterator[Plain
                 if not metric.low <= level <= metric.high:
                     scale = f"{metric.low:g} to {metric.high:g} {metric.unit}"
                     yield "warning", f"levels.{colour}", f"{level:g} lies outside the scale of {rule.metric}, {scale}"
+
+
+def _of_rule(rule: Rule, derived: frozenset[str], today: date) -> Iterator[Plain]:
+    if rule.metric not in derived:  # its unit was checked when the files were read, and it has no scale
+        yield from _of_metric(rule)
     for field in ("guidance_zh", "guidance_en"):
         if not getattr(rule, field):
             yield "warning", field, "is missing: nobody is told what to do"

@@ -213,6 +213,16 @@ def test_what_is_open_when_a_colour_begins_counts(rules: RuleSet) -> None:
     assert [sight.delay_s for sight in done.sights] == [0.0]
 
 
+def test_the_alert_of_another_incident_finds_nothing(rules: RuleSet) -> None:
+    """What is in force at a device because of something else says nothing of what begins there now."""
+    second = fault("leak-2", "event", ["a"], (20, 40), expected_level="orange")
+    done = marked(rules, [(0, "a", 0.0), (12, "a", 80.0)], [LEAK, second])
+    assert [(sight.incident.id, sight.delay_s) for sight in done.sights if sight.device == "a"] == [
+        ("leak-1", 120.0),
+        ("leak-2", None),
+    ]
+
+
 def test_a_rehearsal_reads_as_the_file_does() -> None:
     """The same readings in the same order of arrival as `citynet sim run --out`, transport faults included."""
     staged = rehearsal.stage("replayed-readings", seed=4, duration_s=10_800.0, population=100_000)

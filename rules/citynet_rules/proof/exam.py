@@ -9,8 +9,9 @@ the domain `device` or its verdict says that a device is at fault. Every alert f
 - **device**: at a device that a staged sensor fault distorts, or behind a gateway that a staged transport fault disturbs;
 - **false**: nothing was staged there.
 
-A place is *found* by a true or explained alert in force there, of the right colour or above, *seen* by one of any colour. An incident is found when one
-of its places is. Alerts of the classes `device` and `false` are false alerts for people, whatever their cause.
+A place is *found* by a true or explained alert in force there, of the right colour or above, that is not another incident's;
+*seen* by one of any colour. An incident is found when one of its places is. Alerts of the classes `device` and `false` are
+false alerts for people, whatever their cause.
 """
 
 from __future__ import annotations
@@ -172,6 +173,7 @@ def _sight(
         and each.alert.object == device
         and each.alert.raised_us <= incident.over_us + tolerance_us
         and (each.alert.cleared_us is None or each.alert.cleared_us >= incident.start_us)
+        and (each.alert.raised_us >= incident.start_us or each.verdict == EXPLAINED or each.cause == incident.id)
     ]
     right = [each for each in during if each.alert.level >= incident.level]
     names = tuple(sorted({each.rule.id for each in during}))
@@ -192,7 +194,9 @@ def _why_silent(incident: Staged, device: str, rules: RuleSet, place: Place, ext
     """Which rules watch what shows there, and how far the readings stayed inside."""
     watching = [rule for rule in rules if rule.domain != DEVICE and rule.selects(device, incident.metric)]
     if not watching:
-        others = [rule.id for rule in rules if rule.domain != DEVICE and any(rule.selects(device, m) for m in place.metrics)]
+        others = [
+            rule.id for rule in rules if rule.domain != DEVICE and any(rule.selects(device, m) for m in place.metrics)
+        ]
         return f"no rule for {incident.metric}; silent: {', '.join(others) or 'none'}"
     told = []
     for rule in watching:
