@@ -16,7 +16,7 @@ ALERTS_MAX = 1_000_000  # a replay that raises more proves one thing: that nobod
 @dataclass(frozen=True, slots=True)
 class Alert:
     """One alert: `level` is the highest it had (1 blue .. 4 red), times are event time in µs since 1970, `cleared_us` None
-    while it is in force."""
+    while it is in force; `verdict` is the last one, `people` whether it was ever graded for people."""
 
     rule: str
     version: str
@@ -24,6 +24,8 @@ class Alert:
     level: int
     raised_us: int
     cleared_us: int | None = None
+    verdict: str = ""
+    people: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -56,10 +58,12 @@ class AlertBook:
         """
         for transition in transitions:
             ident = transition.alert_id
+            verdict = str(transition.evidence.get("verdict", ""))
             if transition.kind == "raise":
                 self._alerts[ident] = Alert(
-                    transition.rule, transition.version, transition.object, transition.level, transition.time_us
-                )
+                    transition.rule, transition.version, transition.object, transition.level, transition.time_us,
+                    None, verdict, verdict != "device",
+                )  # fmt: skip
             elif ident in self._alerts:
                 alert = self._alerts[ident]
                 cleared_us = transition.time_us if transition.kind == "clear" else None
