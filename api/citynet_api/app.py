@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
@@ -37,6 +37,7 @@ from citynet_api.routes import (
 from citynet_api.settings import ApiSettings
 from citynet_api.telemetry import RequestMetrics
 
+_CANCEL_AGAIN_S = 0.5
 _ABOUT = """
 Show, acknowledge, explain: the alerts of a city's lifelines, the devices and readings behind them.
 
@@ -124,9 +125,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         parts.feed.stop()
-        for watcher in watchers:
-            watcher.cancel()
-        for watcher in watchers:
-            with suppress(asyncio.CancelledError):
-                await watcher
+        await end(watchers)
         await parts.database.close()
+
+
+async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: `asyncio.wait_for`, by which psycopg waits, may lose a cancellation before 3.12."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from citynet.tokens import bearer, digest, mint
 from citynet_api import cursors
+from citynet_api.app import end
 from citynet_api.auth import CACHE_ENTRIES_MAX, Authenticator, Principal, Role
 from citynet_api.buckets import LADDER, choose, width_s
 from citynet_api.errors import dotted
@@ -203,3 +204,28 @@ def test_a_problem_says_type_title_status_and_no_more_than_it_has() -> None:
         "instance": "/x",
     }
     assert all(400 <= status < 600 and title for status, title in KINDS.values())
+
+
+def test_a_task_that_lost_a_cancellation_is_ended_all_the_same() -> None:
+    async def scenario() -> None:
+        lost = 0
+
+        async def watch() -> None:
+            nonlocal lost
+            while True:
+                try:
+                    await asyncio.sleep(3_600)
+                except asyncio.CancelledError:
+                    lost += 1
+                    if lost > 2:
+                        raise
+
+        async def fails() -> None:
+            raise OSError("away")
+
+        tasks = [asyncio.create_task(watch()), asyncio.create_task(fails())]
+        await asyncio.sleep(0)
+        await end(tasks)
+        assert (lost, tasks[0].cancelled(), str(tasks[1].exception())) == (3, True, "away")
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
