@@ -15,10 +15,11 @@ from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet.runtime.settings import load
 from citynet_sim import export
-from citynet_sim.cli import simulation_of
+from citynet_sim.staging import simulation_of
 from citynet_sim.settings import SimSettings
 from citynet_sim.truth import Truth, read_truth
-from tests.integration.test_sim_mqtt import City, listening, multiset, until, written
+from tests.integration.test_sim_mqtt import City, listening, multiset, written
+from tests.patience import wait_for
 
 START_US = 1_767_225_600_000_000  # as in tests.integration.test_sim_mqtt.City
 SCENARIO = """
@@ -61,7 +62,7 @@ def test_a_live_run_has_the_fate_of_a_file_and_is_judged_lossless(
     truth_path = tmp_path / "truth.jsonl"
     with listening(broker.port) as listener:
         end = City(settings, truth_path, duration_s=600.0).end()
-        until(lambda: len(listener.messages) >= end.acked, "all messages have arrived")
+        wait_for(lambda: len(listener.messages) >= end.acked, "all messages have arrived")
     truth = read_truth(truth_path)
     assert {fault["kind"] for fault in truth.header["faults"]} == set(kinds)
     assert end.acked + end.lost == end.sent == len(truth.messages)
@@ -108,7 +109,7 @@ def test_faster_than_time_samples_share_messages_and_say_the_same(
         path = tmp_path / f"{number}.jsonl"
         with listening(broker.port) as listener:
             end = City(settings, path, duration_s=600.0).end()
-            until(lambda seen=listener, all_=end: len(seen.messages) >= all_.sent, "all messages have arrived")  # type: ignore[misc]
+            wait_for(lambda seen=listener, all_=end: len(seen.messages) >= all_.sent, "all messages have arrived")  # type: ignore[misc]
         truth = read_truth(path)
         assert multiset(listener.messages) == written(truth)
         assert max(len({r.time_us for r in m.readings}) for m in truth.messages) <= pack_max
@@ -123,10 +124,10 @@ def test_what_is_in_the_air_at_a_stop_is_written_down(broker: EmbeddedMosquitto,
     settings = _settings(folder, broker.port, ("delay",), speed=100.0, pack_max=1)
     with listening(broker.port) as listener:
         city = City(settings, tmp_path / "truth.jsonl", duration_s=300.0)
-        until(lambda: (tmp_path / "truth.jsonl").exists() and city.lines("msg") > 9 * 42, "the delay has begun")
+        wait_for(lambda: (tmp_path / "truth.jsonl").exists() and city.lines("msg") > 9 * 42, "the delay has begun")
         city.stop()
         end = city.end()
-        until(lambda: len(listener.messages) >= end.acked, "all messages have arrived")
+        wait_for(lambda: len(listener.messages) >= end.acked, "all messages have arrived")
     truth = read_truth(tmp_path / "truth.jsonl")
     stopped = [m for m in truth.messages if m.lost == "stopped"]
     assert stopped
@@ -142,7 +143,7 @@ def test_a_thousand_times_faster_than_time(broker: EmbeddedMosquitto, folder: Pa
         began_s = time.monotonic()
         end = City(settings, tmp_path / "truth.jsonl", duration_s=3600.0).end()
         print(f"an hour of 558 devices in {time.monotonic() - began_s:.1f} s")
-        until(lambda: len(listener.messages) >= end.sent, "all messages have arrived")
+        wait_for(lambda: len(listener.messages) >= end.sent, "all messages have arrived")
     truth = read_truth(tmp_path / "truth.jsonl")
     assert end.acked == end.sent
     assert multiset(listener.messages) == written(truth)

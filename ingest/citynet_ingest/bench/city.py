@@ -17,6 +17,7 @@ from citynet_rules.engine import SeriesInfo
 from citynet_rules.spec import RuleSet
 
 CALM: dict[str, tuple[float, float, float]] = {
+    "accel_mm_s2": (50.0, 0.5, 900.0), "air_temperature_c": (22.0, 0.1, 80.0), "smoke_db_m": (0.02, 0.01, 2.0),
     "battery_pct": (85.0, 0.1, 5.0), "ch4_lel": (2.0, 0.1, 60.0), "chlorine_mg_l": (0.5, 0.01, 0.01),
     "clock_skew_s": (1.0, 0.1, 90.0), "co_mg_m3": (1.0, 0.1, 300.0), "cover_tilt_deg": (1.0, 0.1, 30.0),
     "deflection_mm": (12.0, 0.1, 60.0), "frequency_hz": (3.0, 0.01, 4.0), "gas_pressure_kpa": (2.8, 0.01, 1.0),
@@ -77,8 +78,9 @@ class City:
 
 
 def metrics_of(rules: RuleSet) -> list[str]:
-    """The metrics that these rules watch, each once, in the order of the rules."""
-    return list(dict.fromkeys(rule.metric for rule in rules))
+    """The measured metrics that these rules watch, each once, in the order of the rules."""
+    made = {each.name for each in rules.derived}
+    return [metric for metric in dict.fromkeys(rule.metric for rule in rules) if metric not in made]
 
 
 def watermarks(infos: Sequence[SeriesInfo], batch: SeriesBatch) -> dict[str, int]:

@@ -50,6 +50,7 @@ from citynet_rules.transition import NONE_US, Event
 SAMPLES_MAX = 1024
 LEARN_MAX = 32
 RATE_OFF_MAX = 0.02
+_ROUND_OFF = 2.0**-48  # of the largest sample: below it there is nothing but rounding
 SIGMA_OF_MAD = 1.4826
 _OWN = (
     ("begin_us", "<i8"),
@@ -161,7 +162,7 @@ def look(samples: F64, first: int, last: int, peak_share: float) -> Look:
         size = amplitudes(samples)
         power = mean_squares(size, len(samples))
         whole = float(power[first : last + 1].sum())
-        if not isfinite(whole) or whole <= 0:
+        if not isfinite(whole) or whole <= (_ROUND_OFF * float(np.abs(samples).max())) ** 2:
             return Look(sqrt(whole) if isfinite(whole) else whole, None)
         top = first + int(np.argmax(power[first : last + 1]))
         peak = float(power[max(top - 1, 0) : top + 2].sum())
