@@ -11,9 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from citynet.errors import ConfigError
+from citynet.ids import is_id
 from citynet_rules.condition import check_zone
 from citynet_rules.derived import Derived, closures, in_order
 from citynet_rules.kinds import KINDS
+from citynet_rules.kinds.witness import NEIGHBOURS_MAX
 from citynet_rules.rule import Rule
 from citynet_rules.rulefile import SUFFIXES, Key, RuleFile, RuleFileError, read
 
@@ -22,17 +24,21 @@ DERIVED_MAX = 1000
 TABLE = "rule"
 DERIVED = "derived"
 ZONE = "time_zone"
+NEAR = "neighbours"
+Near = Mapping[str, Mapping[str, tuple[str, ...]]]
 Problem = tuple[int, str, str]  # line, rule-id.field, what is wrong
 _LIBRARY = Path(__file__).with_name("library")
 
 
 @dataclass(frozen=True)
 class RuleSet:
-    """Checked rules in file order, ids unique. `origins` tells for each id where it stands: ``file:line``."""
+    """Checked rules in file order, ids unique. `origins` tells for each id where it stands: ``file:line``.
+    `neighbours` are the devices beside each device, by metric: witnesses of kind `witness`."""
 
     rules: tuple[Rule, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
     derived: tuple[Derived, ...] = ()
+    neighbours: Near = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rules)
@@ -85,7 +91,7 @@ def load_rules(paths: Sequence[Path]) -> RuleSet:
     problems += loaded.relations()
     if problems:
         raise ConfigError(problems)
-    return _rested(RuleSet(tuple(loaded.rules), loaded.origins, tuple(loaded.derived)))
+    return _rested(RuleSet(tuple(loaded.rules), loaded.origins, tuple(loaded.derived), loaded.near))
 
 
 def _rested(rules: RuleSet) -> RuleSet:
@@ -102,6 +108,7 @@ class _Loaded:
         self.derived: list[Derived] = []
         self.origins: dict[str, str] = {}
         self.places: dict[str, str] = {}
+        self.near: dict[str, dict[str, tuple[str, ...]]] = {}
 
     def read(self, source: RuleFile) -> list[Problem]:
         """Take the tables of a file; what is wrong in them."""
@@ -120,6 +127,22 @@ class _Loaded:
             found += wrong + _claim(source, (TABLE, number, "id"), table, self.origins)
             if rule is not None:
                 self.rules.append(rule)
+        return found + self._neighbours(source)
+
+    def _neighbours(self, source: RuleFile) -> list[Problem]:
+        """Take the tables ``[neighbours.METRIC]``: device = list of devices."""
+        tables = source.data.get(NEAR, {})
+        if not isinstance(tables, dict):
+            return [(source.line((NEAR,)), NEAR, f"tables [{NEAR}.METRIC] were expected")]
+        found: list[Problem] = []
+        for metric, table in tables.items():
+            of = self.near.setdefault(str(metric), {})
+            for device, others in table.items() if isinstance(table, dict) else [("", table)]:
+                wrong = "is told twice" if device in of else _not_near(metric, device, others)
+                if wrong:
+                    found.append((source.line((NEAR, metric, device)), f"{NEAR}.{metric}.{device}"[:200], wrong))
+                else:
+                    of[str(device)] = tuple(others)
         return found
 
     def relations(self) -> list[str]:
@@ -143,6 +166,18 @@ class _Loaded:
         return found
 
 
+def _not_near(metric: object, device: object, others: object) -> str | None:
+    """What is wrong with a device's neighbours."""
+    if not isinstance(others, list) or not 1 <= len(others) <= NEIGHBOURS_MAX:
+        return f"a list of 1 to {NEIGHBOURS_MAX} devices was expected"
+    for name in (metric, device, *others):
+        if not isinstance(name, str) or not is_id(name):
+            return f"{str(name)[:80]!r} is not 1..64 of A-Z a-z 0-9 . _ -"
+    if device in others or len(set(others)) < len(others):
+        return "a device stands twice, or beside itself"
+    return None
+
+
 def _tables(source: RuleFile, name: str) -> list[Any]:
     tables = source.data.get(name, [])
     return tables if isinstance(tables, list) else []
@@ -154,7 +189,8 @@ def replaced(rules: RuleSet, over: RuleSet) -> RuleSet:
     new = {rule.id: rule for rule in over}
     kept = tuple(new.pop(rule.id, rule) for rule in rules)
     derived = {each.name: each for each in (*rules.derived, *over.derived)}
-    return _rested(RuleSet(kept + tuple(new.values()), {**rules.origins, **over.origins}, tuple(derived.values())))
+    origins, near = {**rules.origins, **over.origins}, {**rules.neighbours, **over.neighbours}
+    return _rested(RuleSet(kept + tuple(new.values()), origins, tuple(derived.values()), near))
 
 
 def _strangers(source: RuleFile) -> list[Problem]:
@@ -163,15 +199,15 @@ def _strangers(source: RuleFile) -> list[Problem]:
         (
             source.line((name,)),
             str(name),
-            f"unknown key (a rule file holds [[{TABLE}]] and [[{DERIVED}]] tables and {ZONE})",
+            f"unknown key (a rule file holds [[{TABLE}]] and [[{DERIVED}]] and [{NEAR}.METRIC] tables and {ZONE})",
         )
         for name in source.data
-        if name not in {TABLE, DERIVED, ZONE}
+        if name not in {TABLE, DERIVED, ZONE, NEAR}
     ]
     found += [(source.line(key), _owner(source.data, key), "stands twice") for key in source.doubles]
     if DERIVED in source.data and not isinstance(source.data[DERIVED], list):
         found.append((source.line((DERIVED,)), DERIVED, f"[[{DERIVED}]] tables were expected"))
-    if not _tables(source, TABLE) and not _tables(source, DERIVED):
+    if not _tables(source, TABLE) and not _tables(source, DERIVED) and NEAR not in source.data:
         found.append((source.line((TABLE,)), TABLE, f"at least one [[{TABLE}]] was expected"))
     return found
 

@@ -16,7 +16,7 @@ ALERTS_MAX = 1_000_000  # a replay that raises more proves one thing: that nobod
 @dataclass(frozen=True, slots=True)
 class Alert:
     """One alert: `level` is the highest it had (1 blue .. 4 red), times are event time in µs since 1970, `cleared_us` None
-    while it is in force."""
+    while it is in force; `verdict` is the last one, `people` whether it was ever graded for people."""
 
     rule: str
     version: str
@@ -24,6 +24,8 @@ class Alert:
     level: int
     raised_us: int
     cleared_us: int | None = None
+    verdict: str = ""
+    people: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -35,6 +37,8 @@ class Alert:
             "cleared_us": self.cleared_us,
             "raised": utc(self.raised_us),
             "cleared": None if self.cleared_us is None else utc(self.cleared_us),
+            "verdict": self.verdict,
+            "people": self.people,
         }
 
 
@@ -58,8 +62,13 @@ class AlertBook:
             ident = transition.alert_id
             if transition.kind == "raise":
                 self._alerts[ident] = Alert(
-                    transition.rule, transition.version, transition.object, transition.level, transition.time_us
-                )
+                    transition.rule, transition.version, transition.object, transition.level, transition.time_us,
+                    None, *_graded(transition),
+                )  # fmt: skip
+            elif transition.kind == "revise" and ident in self._alerts:
+                verdict, people = _graded(transition)
+                alert = self._alerts[ident]
+                self._alerts[ident] = replace(alert, verdict=verdict, people=alert.people or people)
             elif ident in self._alerts:
                 alert = self._alerts[ident]
                 cleared_us = transition.time_us if transition.kind == "clear" else None
@@ -76,3 +85,9 @@ class AlertBook:
         for alert in self._alerts.values():
             counts[alert.rule] = counts.get(alert.rule, 0) + 1
         return max(counts, key=lambda rule: counts[rule])
+
+
+def _graded(transition: Transition) -> tuple[str, bool]:
+    """The verdict, and whether people are told."""
+    opinion = transition.opinion
+    return ("", True) if opinion is None else (opinion.state, opinion.audience == "people")
