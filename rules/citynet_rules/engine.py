@@ -30,9 +30,10 @@ from citynet_rules.group import Group
 from citynet_rules.joint.front import JointKind
 from citynet_rules.joint.stage import Stage, is_joint
 from citynet_rules.kinds import KINDS
+from citynet_rules.kinds.jump import JumpRule
 from citynet_rules.kinds.kind import Segments, usable_rows
 from citynet_rules.late import late_rows
-from citynet_rules.rule import Rule
+from citynet_rules.rule import Rule, microseconds
 from citynet_rules.series import SERVER, SeriesTable
 from citynet_rules.snapshot import Part, Snapshot, decode, encode
 from citynet_rules.spec import RuleSet
@@ -75,6 +76,8 @@ class Engine:
                 by_kind[rule.kind, rule.mode].append(rule)
         self._groups = [Group(KINDS[name], of_kind) for (name, _), of_kind in sorted(by_kind.items())]
         self._docket = Docket(rules, lambda rule: isinstance(KINDS[rule.kind], JointKind))
+        self._jumps = [rule for rule in rules if isinstance(rule, JumpRule) and rule.mode == "live"]
+        self._spikes: dict[int, int] = {}
         self._ids: dict[tuple[str, str], int] = {}
         self._names: dict[int, tuple[str, str]] = {}
 
@@ -291,7 +294,21 @@ class Engine:
         return sorted(self._docket.take(ordered, self._hold), key=order)
 
     def _hold(self, rule: str, series: int) -> tuple[int, int] | None:
-        return None if self._stage is None else self._stage.hold(rule, series)
+        """As `verdict.Hold`: what witnesses say of the series, and whether it may still turn out to be a spike."""
+        held = None if self._stage is None else self._stage.hold(rule, series)
+        spike_us = self._spike_us(series)
+        if not spike_us:
+            return held
+        come_us, hold_us = held or (self._series.come_us(series), 0)
+        return min(come_us, self._series.come_us(series)), max(hold_us, spike_us)
+
+    def _spike_us(self, series: int) -> int:
+        found = self._spikes.get(series)
+        if found is None:
+            device, metric = self._names[series]
+            holds = [rule.hold_s for rule in self._jumps if rule.selects(device, metric)]
+            found = self._spikes[series] = microseconds(max(holds, default=0.0))
+        return found
 
     def _dress(self, group: Group, events: list[Event]) -> list[Transition]:
         return [_dressed(group, event, self._info(event.slot)) for event in events]

@@ -80,6 +80,11 @@ class SeriesTable:
         found: I64 = np.array(self._watermark_us, np.int64)[self._source[slot]]
         return found
 
+    def come_us(self, series: int) -> int:
+        """How far a series has come: its newest reading, or its source's watermark."""
+        slot = self.slots(np.array([series], np.int32))
+        return max(int(self._tip_us[slot[0]]), int(self.watermark_us(slot)[0]))
+
     def progress(self) -> Progress:
         """How far time has come, per slot."""
         source_us = np.array(self._watermark_us, np.int64)[self._source[: self._count]]

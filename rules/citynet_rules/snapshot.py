@@ -42,7 +42,7 @@ class JoinTable(msgspec.Struct, frozen=True):
 
 class Snapshot(msgspec.Struct, frozen=True):
     """Newest reading of every series that was fed (`ids` int32, `tip_us` int64, `tip` float64, ordered by id),
-    watermarks by source, the kinds' pairs, the states of what is made of several series, and the verdicts' (`verdict.Docket`)."""
+    watermarks by source, the kinds' pairs, the states of what is made of several series, and those of the verdicts."""
 
     ids: bytes
     tip_us: bytes

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from citynet_rules.condition import described
 from citynet_rules.rule import COLOURS, COLOURS_ZH, Rule
 
-Change = Literal["raise", "escalate", "deescalate", "clear", "revise", "support", "unsupport"]
-"""`revise` changes the verdict only; `support` and `unsupport` are words of witnesses that stay inside the engine."""
+Change = Literal["raise", "escalate", "deescalate", "clear", "verdict", "support", "unsupport"]
+"""`verdict` changes the verdict only; `support` and `unsupport` are words of witnesses that stay inside the engine."""
 NONE_US = -(1 << 62)  # "no such time", in every state and in `Engine.tips`
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -82,7 +82,7 @@ class Transition:
         alert_id: 32 hex digits computed from rule, object and raise time; all transitions of one alert share it.
         rule, version: the rule that decided.
         object: the device. `series`: the registry id of the series that was watched.
-        kind: ``raise``, ``escalate``, ``deescalate``, ``clear`` or ``revise``.
+        kind: ``raise``, ``escalate``, ``deescalate``, ``clear`` or ``verdict``.
         opinion: the verdict, for a raise and what revises it; its evidence stands in `evidence` as ``verdict``.
         level: 1 blue .. 4 red, in force afterwards; for a clear the level that was in force.
         time_us: event time, µs since 1970.

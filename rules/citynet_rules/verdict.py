@@ -1,15 +1,17 @@
 """Sensor fault or city event: the verdict on every alert, who is to be told, and when that changes. Pure, in event time.
 
-What speaks about a series comes as stretches of time (`Mark`): *doubts*, the alerts in force of live rules of the domain
-`device` whose kind checks the sensor itself (range, stuck, jump, witness), and *support*, the stretches in which a witness moves along
-with it. A verdict is a function of those stretches and of the alert's raise, so it does not depend on how the input was cut:
+What speaks about a series comes as stretches of time (`Mark`): *doubts*, the alerts in force of live rules of the
+domain `device` whose kind checks the sensor itself (range, stuck, jump, witness), and *support*, the stretches in
+which a witness moves along with it. A verdict is a function of those stretches and of the alert's raise, so it does
+not depend on how the input was cut:
 
 - ``event`` at t if a stretch of support holds t; it stays for the rest of the alert;
-- ``device`` if no support but a doubt holds t;
+- ``device`` if no support but a doubt holds t, or has ended less than the rule's `window_s` before t;
 - ``undecided`` otherwise.
 
-An event is for people, a device's fault for maintenance. The undecided is for people too, and from its raise on, unless its series has
-witnesses: then they have `hold_s` to speak. Nobody is kept waiting longer than that and the witnesses' own bound.
+An event is for people, a device's fault for maintenance. The undecided is for people too, and from its raise on,
+unless somebody may still speak (witnesses, or a jump that may yet turn out to be a spike): they have `hold_s`. Nobody
+is kept waiting longer than that and the bound of the witnesses' join.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from citynet_rules.rule import COLOURS, COLOURS_ZH, Rule
+from citynet_rules.rule import COLOURS, COLOURS_ZH, Rule, microseconds
 from citynet_rules.snapshot import Part
 from citynet_rules.transition import Opinion, Transition, utc
 
@@ -30,8 +32,7 @@ CHECKS = ("range", "stuck", "jump", "witness")
 MARKS_MAX = 8  # stretches that have ended, a series; the oldest are forgotten
 Side = Literal["doubt", "support"]
 Hold = Callable[[str, int], tuple[int, int] | None]
-"""Of a rule and a series: how far all that can speak has come, and how long witnesses have to speak (µs); None where nothing but
-the series itself speaks."""
+"""Of a rule and a series: how far all that can speak has come, and how long it has (µs); None where nobody is waited for."""
 
 
 class Mark(msgspec.Struct):
@@ -47,8 +48,10 @@ class Mark(msgspec.Struct):
     zh: str
     en: str
 
-    def holds(self, time_us: int) -> bool:
-        return self.from_us <= time_us and (self.to_us is None or time_us < self.to_us)
+    def holds(self, time_us: int, linger_us: int) -> bool:
+        """Whether it speaks at this time; a doubt goes on while what it doubted is still in a rule's window."""
+        after_us = linger_us if self.side == "doubt" else 0
+        return self.from_us <= time_us and (self.to_us is None or time_us < self.to_us + after_us)
 
 
 class Case(msgspec.Struct):
@@ -79,6 +82,7 @@ class Docket:
         """`joint` tells rules over several series: what a vote finds is not one sensor's fault."""
         self._rules = {rule.id: rule for rule in rules}
         self._joint = frozenset(rule.id for rule in self._rules.values() if joint(rule))
+        self._linger_us = {name: microseconds(getattr(rule, "window_s", 0.0)) for name, rule in self._rules.items()}
         self._marks: dict[int, list[Mark]] = {}
         self._cases: dict[str, Case] = {}
         self._of_series: dict[int, set[str]] = {}
@@ -156,7 +160,7 @@ class Docket:
         at_us = transition.time_us
         own = [mark for mark in self._marks.get(transition.series, ()) if mark.own]
         held = hold(rule.id, transition.series)
-        opinion = _opinion(own, at_us, "", at_us + (held[1] if held else 0))
+        opinion = _opinion(own, at_us, "", at_us + (held[1] if held else 0), self._linger_us[rule.id])
         self._open(transition, rule, opinion, is_slow=held is not None)
         return _with(transition, opinion)
 
@@ -188,6 +192,7 @@ class Docket:
         if case.cleared_us is not None:
             until_us = min(until_us, case.cleared_us - 1)
         due_us = case.raised_us + (held[1] if held else 0)
+        linger_us = self._linger_us[case.rule]
         marks = self._marks.get(case.series, [])
         moments = {
             case.raised_us,
@@ -200,7 +205,7 @@ class Docket:
             case.seen_us = at_us
             if at_us < case.raised_us:
                 continue
-            opinion = _opinion(marks, at_us, case.state, due_us)
+            opinion = _opinion(marks, at_us, case.state, due_us, linger_us)
             if (opinion.state, opinion.audience) != (case.state, case.audience):
                 case.state, case.audience = opinion.state, opinion.audience
                 found.append(self._revised(case, opinion))
@@ -217,7 +222,7 @@ class Docket:
             version=rule.version,
             object=case.object,
             series=case.series,
-            kind="revise",
+            kind="verdict",
             level=case.level,
             time_us=opinion.since_us,
             value=None,
@@ -262,9 +267,9 @@ def _with(transition: Transition, opinion: Opinion) -> Transition:
     return replace(transition, evidence={**transition.evidence, "verdict": opinion.to_json()}, opinion=opinion)
 
 
-def _opinion(marks: Iterable[Mark], at_us: int, before: str, due_us: int) -> Opinion:
+def _opinion(marks: Iterable[Mark], at_us: int, before: str, due_us: int, linger_us: int) -> Opinion:
     """What is to be thought at `at_us`. `before`: the state so far; `due_us`: when the undecided goes to people."""
-    speaking = [mark for mark in marks if mark.holds(at_us)]
+    speaking = [mark for mark in marks if mark.holds(at_us, linger_us)]
     support = next((mark for mark in speaking if mark.side == "support"), None)
     if support is not None:
         zh, en = "见证测点随之变化，判为真实事件。", "its witnesses move with it: an event."

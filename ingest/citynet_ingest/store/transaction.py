@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -21,6 +22,7 @@ from citynet_ingest.store.rollups import copy_partials
 from citynet_rules.engine import Transition
 from citynet_rules.rule import Rule
 from citynet_rules.spec import RuleSet
+from citynet_rules.transition import Opinion
 
 Connection = psycopg.Connection[tuple[object, ...]]
 _EPOCH_ORDINAL = dt.date(1970, 1, 1).toordinal()
@@ -206,8 +208,24 @@ def _alerts(connection: Connection, transitions: Sequence[Transition], rules: Ru
     by_id = {rule.id: rule for rule in rules.rules}
     connection.execute("SELECT lock_transitions()")
     with connection.cursor() as cursor:
-        cursor.executemany(sql.text("transition_record"), [_alert_row(t, by_id[t.rule]) for t in transitions])
+        for kinds, group in groupby(transitions, key=lambda t: t.kind == "verdict"):
+            rows = [_alert_row(t, by_id[t.rule]) for t in group]
+            cursor.executemany(sql.text("revision_record" if kinds else "transition_record"), rows)
+        verdicts = [_verdict_row(t, t.opinion) for t in transitions if t.opinion is not None]
+        if verdicts:
+            cursor.executemany(sql.text("verdict_record"), verdicts)
     connection.execute("SELECT pg_notify('citynet_alert', '')")
+
+
+def _verdict_row(transition: Transition, opinion: Opinion) -> dict[str, object]:
+    return {
+        "alert_id": transition.alert_id,
+        "verdict": opinion.state,
+        "audience": opinion.audience,
+        "since": _UNIX + dt.timedelta(microseconds=transition.time_us),
+        "verdict_zh": opinion.zh,
+        "verdict_en": opinion.en,
+    }
 
 
 def _alert_row(transition: Transition, rule: Rule) -> dict[str, object]:

@@ -15,13 +15,14 @@ from citynet_rules.kinds.witness import CONTRADICTED, SUPPORTED, WitnessRule
 from citynet_rules.transition import NONE_US, SeriesInfo
 
 OWN = 0
+EASE = 0.75
 
 
 class WitnessNode(Node):
     """Objects are the doubted series, known from their first member on; witnesses join as they become known.
 
-    The join remembers four readings a role: the newest; the base and when it was moved; when the value changed last, and the value then;
-    and, of role 0, what was said last.
+    The join remembers four readings a role: the newest; the base and when it was moved; when the value changed last, and
+    to what; when the first one was, and (of role 0) what was said last.
     """
 
     def __init__(self, rule: WitnessRule, near: Mapping[str, Sequence[str]]) -> None:
@@ -92,7 +93,7 @@ class WitnessNode(Node):
             self._take(rows.object[row], rows.role[row], rows.time_us[row], rows.value[row])
             row = row[is_instant[row]]
             said, off = self._say(rows.object[row], rows.time_us[row])
-            changed = self._changed(rows.object[row], rows.time_us[row], said)
+            changed = self._changed(rows.object[row], said)
             made.append((row[changed], off[changed], said[changed]))
         at = np.concatenate([row for row, _, _ in made])
         order = np.argsort(at)
@@ -105,12 +106,16 @@ class WitnessNode(Node):
         """One reading of each of these objects."""
         roles, state = self._roles, self.join.state
         when, what = state["time_us"], state["value"]
-        base_us = when[owner, roles + role]
+        base_us, base = when[owner, roles + role], what[owner, roles + role]
         is_first = base_us == NONE_US
-        weight = np.minimum(1.0, (time_us - base_us) / (self._rule.tau_s * 1e6))
-        base = what[owner, roles + role]
+        first_us = np.where(is_first, time_us, when[owner, 3 * roles + role])
+        span_us = np.minimum(self._rule.tau_s * 1e6, np.maximum(time_us - first_us, 1))
+        far = (role == OWN) & (np.abs(value - base) >= self._rule.band)
+        span_us = np.where(far, self._rule.tau_s * 1e6, span_us)
+        weight = np.minimum(1.0, (time_us - base_us) / span_us)
         what[owner, roles + role] = np.where(is_first, value, base + (value - base) * weight)
         when[owner, roles + role] = time_us
+        when[owner, 3 * roles + role] = first_us
         changed = is_first | (value != what[owner, 2 * roles + role])
         when[owner, 2 * roles + role] = np.where(changed, time_us, when[owner, 2 * roles + role])
         what[owner, 2 * roles + role] = value
@@ -123,25 +128,24 @@ class WitnessNode(Node):
         off = what[:, :roles] - what[:, roles : 2 * roles]
         seen = when[:, :roles] >= (time_us - round(rule.max_age_s * 1e6))[:, None]
         alive = when[:, 2 * roles : 3 * roles] >= (time_us - round(rule.alive_s * 1e6))[:, None]
-        own = np.where(seen[:, OWN], off[:, OWN], 0.0)
-        moved = np.abs(own) >= rule.band
+        own, before = off[:, OWN], what[:, 3 * roles]
+        ease = np.where(before == CONTRADICTED, EASE, 1.0)  # a contradiction ends later than it begins
+        moved = np.abs(own) >= ease * rule.band
         wanted = self._gain * own[:, None]
         along = off * np.sign(wanted) >= np.maximum(self._band, self._share * np.abs(wanted))
         live = seen & alive
         live[:, OWN] = False
         supported = moved & (live & along).any(axis=1)
-        accused = (live & self._accuses & (np.abs(wanted) >= 2 * self._band)).any(axis=1)
+        accused = (live & self._accuses & (np.abs(wanted) >= 2 * ease[:, None] * self._band)).any(axis=1)
         if rule.neighbours is not None and rule.neighbours.contradicts:
             accused |= live[:, 1 + self._besides :].sum(axis=1) >= rule.neighbours.count_min
-        said = np.where(supported, SUPPORTED, np.where(moved & accused, CONTRADICTED, 0)).astype(np.uint8)
-        return said, own
+        said = np.where(supported, SUPPORTED, np.where(moved & accused, CONTRADICTED, 0))
+        return np.where(seen[:, OWN], said, before).astype(np.uint8), own
 
-    def _changed(self, owner: I32, time_us: I64, said: U8) -> Bools:
+    def _changed(self, owner: I32, said: U8) -> Bools:
         """Where something else is said than before."""
         state, channel = self.join.state, 3 * self._roles
-        before = np.where(state["time_us"][owner, channel] == NONE_US, 0.0, state["value"][owner, channel])
-        changed: Bools = said != before
-        state["time_us"][owner[changed], channel] = time_us[changed]
+        changed: Bools = said != state["value"][owner, channel]
         state["value"][owner[changed], channel] = said[changed]
         return changed
 

@@ -1,14 +1,15 @@
 """Kind `jump`: a change that is too fast to be true. A fault of the device, not of the city.
 
-A jump is a change from one usable reading to the next of at least `step_min` and of more than `slew` · dt: more than the quantity can
-move, or the instrument follow, in that time. Across a silence longer than `gap_s_max` there is none. After a jump the series is *away*
-until a reading is nearer to the value before the jump than half of its height.
+A jump is a change from one usable reading to the next of at least `step_min` and of more than `slew` · dt: more than
+the quantity can move, or the instrument follow, in that time. Across a silence longer than `gap_s_max` there is none.
+After a jump the series is *away* until a reading is nearer to the value before the jump than half of its height.
 
-With `shape = "step"` the alert is raised at the jump, and ends `off_delay_s` after the series has come back, at the latest `away_s_max` +
-`off_delay_s` after the jump: a value that stays is believed then. With `shape = "spike"` it is raised only when the series has come back within
-`away_s_max`; a value that stays is believed at once, so that a real release is never doubted for its speed. While an alert is in
-force, each jump prolongs it. Its readings are flagged UNCERTAIN. The spike test of ocean services has the same purpose (QARTOD tests 6, spike,
-and 7, rate of change); here the limit is one of physics, not of the series' own spread.
+With `shape = "step"` the alert is raised at the jump, and ends `off_delay_s` after the series has come back, at the
+latest `away_s_max` + `off_delay_s` after the jump: a value that stays is believed then. With `shape = "spike"` it is
+raised only when the series has come back within `away_s_max`; a value that stays is believed, so that a real release
+is never doubted for its speed. While an alert is in force, each jump prolongs it. Its readings are flagged UNCERTAIN.
+The spike test of ocean services has the same purpose (QARTOD tests 6, spike, and 7, rate of change); here the limit
+is one of physics, not of the series' own spread.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ class JumpRule(Rule):
     away_s_max: Age
     off_delay_s: Delay = 0.0
     gap_s_max: Age = 900.0
+    hold_s: Delay = Field(0.0, description="how long an alert on the series is kept from people: it may be a spike")
 
 
 class JumpState(NamedTuple):
-    """The reading before; the jump the series is away from (`away_us`, `base`, `height`; `NONE_US`: none); `doubt_us`, the newest moment
-    of doubt of an alert; `raised_us` as ever."""
+    """The reading before; the jump the series is away from (`away_us`, `base`, `height`; `NONE_US`: none); `doubt_us`, the
+    newest moment of doubt of an alert; `raised_us` as ever."""
 
     last_us: int
     last: float
@@ -198,6 +200,7 @@ class JumpKind:
             "step_min": rule.step_min,
             "away_s_max": rule.away_s_max,
             "gap_s_max": rule.gap_s_max,
+            "hold_s": rule.hold_s,
         }
 
     def kernel(self, rules: Sequence[JumpRule]) -> Kernel:

@@ -1,18 +1,23 @@
 """Kind `witness`: what other series say about one. It moved, and they ought to have moved with it.
 
-Witnesses of a series are metrics of the same device that physics ties to it (`beside`: gas that displaces oxygen) and the same
-metric at neighbouring devices (`neighbours`, from the rule files' table ``[neighbours.METRIC]``). Of each series there is a base, a slow mean:
+Witnesses of a series are metrics of the same device that physics ties to it (`beside`: gas displaces oxygen) and the
+same metric at neighbouring devices (`neighbours`, from the rule files' table ``[neighbours.METRIC]``). Each series
+has a base, a slow mean:
 
-    base ← base + (x − base) · min(1, dt / tau_s)          d = x − base
+    base ← base + (x − base) · min(1, dt / min(tau_s, time since its first reading))          d = x − base
 
-The doubted series has *moved* when |d| ≥ `band`. A witness moves *along* when its d has the sign of gain · d of the doubted series, and at least
-max(its band, share · |gain · d|). Moved and a witness moves along: **supported**. Moved, and none does although one that may contradict
-ought to be seen moving (2 · its band ≤ |gain · d|; of neighbours `count_min` must be live): **contradicted**, and an alert is raised
-until it is over. Otherwise nothing is said. A witness is live when its newest reading is not older than `max_age_s` and its value
-has changed within `alive_s`: one that is stuck says nothing.
+and while |d| of the doubted series is `band` or more, its base follows with `tau_s` at once.
 
-Of each series the first reading of every stretch of `every_s` is taken. The form is that of analytical redundancy in fault detection
-(a parity relation of two sensors, watched over a threshold) and of a spatial buddy check.
+The doubted series has *moved* when |d| ≥ `band`. A witness moves *along* when its d has the sign of gain · d of the
+doubted series, and at least max(its band, share · |gain · d|). Moved and a witness moves along: **supported**. Moved,
+and none does although one that may contradict ought to be seen moving (|gain · d| ≥ 2 · its band; of neighbours
+`count_min` must be live): **contradicted**, and an alert is raised until that is over (at three quarters of the
+bands). Otherwise nothing is said. While the doubted series is silent, what was said stays. A witness is live when its
+newest reading is not older than `max_age_s` and its value has changed within `alive_s`: one that is stuck says
+nothing.
+
+Of each series the first reading of every stretch of `every_s` is taken. The form is that of analytical redundancy in
+fault detection (a parity relation of two sensors, watched over a threshold) and of a spatial buddy check.
 """
 
 from __future__ import annotations
@@ -164,7 +169,7 @@ class WitnessKind:
     learned: tuple[str, ...] = ()
     templates = (
         "{device} 的 {metric} 偏离自身基线 {value} {unit}（判据 {limit} {unit}），而见证测点没有相应变化。",
-        "{metric} of {device} is {value} {unit} off its own base (limit {limit} {unit}), and its witnesses have not moved with it.",
+        "{metric} of {device} is {value} {unit} off its own base (limit {limit} {unit}); its witnesses have not moved with it.",
     )
 
     def facts(self, rule: WitnessRule) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class AlertBook:
                     transition.rule, transition.version, transition.object, transition.level, transition.time_us,
                     None, *_graded(transition),
                 )  # fmt: skip
-            elif transition.kind == "revise" and ident in self._alerts:
+            elif transition.kind == "verdict" and ident in self._alerts:
                 verdict, people = _graded(transition)
                 alert = self._alerts[ident]
                 self._alerts[ident] = replace(alert, verdict=verdict, people=alert.people or people)
