@@ -199,7 +199,7 @@ def _strangers(source: RuleFile) -> list[Problem]:
         (
             source.line((name,)),
             str(name),
-            f"unknown key (a rule file holds [[{TABLE}]] and [[{DERIVED}]] and [{NEAR}.METRIC] tables and {ZONE})",
+            f"unknown key (a rule file holds [[{TABLE}]], [[{DERIVED}]] and [{NEAR}.METRIC] tables and {ZONE})",
         )
         for name in source.data
         if name not in {TABLE, DERIVED, ZONE, NEAR}

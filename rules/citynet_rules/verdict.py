@@ -29,6 +29,7 @@ from citynet_rules.transition import Opinion, Transition, utc
 
 DEVICE = "device"
 CHECKS = ("range", "stuck", "jump", "witness")
+LINGER_S = 60.0
 MARKS_MAX = 8  # stretches that have ended, a series; the oldest are forgotten
 Side = Literal["doubt", "support"]
 Hold = Callable[[str, int], tuple[int, int] | None]
@@ -82,7 +83,7 @@ class Docket:
         """`joint` tells rules over several series: what a vote finds is not one sensor's fault."""
         self._rules = {rule.id: rule for rule in rules}
         self._joint = frozenset(rule.id for rule in self._rules.values() if joint(rule))
-        self._linger_us = {name: microseconds(getattr(rule, "window_s", 0.0)) for name, rule in self._rules.items()}
+        self._linger_us = {name: _linger_us(rule) for name, rule in self._rules.items()}
         self._marks: dict[int, list[Mark]] = {}
         self._cases: dict[str, Case] = {}
         self._of_series: dict[int, set[str]] = {}
@@ -257,6 +258,12 @@ class Docket:
         for name, case in self._cases.items():
             self._of_series.setdefault(case.series, set()).add(name)
             self._slow.add(name)
+
+
+def _linger_us(rule: Rule) -> int:
+    """How long after its end a doubt still explains a rule's alert: its window, its off-delay, and a minute."""
+    off_s, on_s = getattr(rule, "off_delay_s", None), getattr(rule, "on_delay_s", 0.0)
+    return microseconds(LINGER_S + getattr(rule, "window_s", 0.0) + (2 * on_s if off_s is None else off_s))
 
 
 def _takes(part: Part, series: int) -> bool:

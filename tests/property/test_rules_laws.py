@@ -52,7 +52,7 @@ def test_the_streams_reach_every_rule_and_every_kind_of_transition() -> None:
     assert {t.rule for t in found} == {rule.id for rule in ALL}
     for kind in ("limit", "rate", "cusum", "deviation"):
         of_kind = {rule.id for rule in ALL if rule.kind == kind}
-        assert {t.kind for t in found if t.rule in of_kind} == {"raise", "escalate", "deescalate", "clear"}
+        assert {t.kind for t in found if t.rule in of_kind} == {"raise", "escalate", "deescalate", "clear", "verdict"}
     for rule in ALL:
         assert {t.kind for t in found if t.rule == rule.id} >= {"raise", "clear"}
 
