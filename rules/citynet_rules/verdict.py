@@ -87,7 +87,7 @@ class Docket:
         self._marks: dict[int, list[Mark]] = {}
         self._cases: dict[str, Case] = {}
         self._of_series: dict[int, set[str]] = {}
-        self._slow: set[str] = set()  # cases whose witnesses have not come to their end
+        self._slow: set[str] = set()  # cases for which something is known that lies ahead of how far all have come
 
     def take(self, found: Sequence[Transition], hold: Hold) -> list[Transition]:
         """Transitions by time, with their opinion, and what is revised; those that only witness are not passed on."""
@@ -162,10 +162,10 @@ class Docket:
         own = [mark for mark in self._marks.get(transition.series, ()) if mark.own]
         held = hold(rule.id, transition.series)
         opinion = _opinion(own, at_us, "", at_us + (held[1] if held else 0), self._linger_us[rule.id])
-        self._open(transition, rule, opinion, is_slow=held is not None)
+        self._open(transition, rule, opinion)
         return _with(transition, opinion)
 
-    def _open(self, transition: Transition, rule: Rule, opinion: Opinion, *, is_slow: bool) -> None:
+    def _open(self, transition: Transition, rule: Rule, opinion: Opinion) -> None:
         names = self._of_series.setdefault(transition.series, set())
         for name in [n for n in names if self._cases[n].rule == rule.id and self._cases[n].cleared_us is None]:
             self._close(self._cases[name])  # its clear never came: the rule was edited
@@ -175,8 +175,6 @@ class Docket:
             at_us, None, at_us - 1, opinion.state, opinion.audience,
         )  # fmt: skip
         self._of_series.setdefault(transition.series, set()).add(transition.alert_id)
-        if is_slow:
-            self._slow.add(transition.alert_id)
 
     def _close(self, case: Case) -> None:
         self._cases.pop(case.alert_id, None)
@@ -195,12 +193,8 @@ class Docket:
         due_us = case.raised_us + (held[1] if held else 0)
         linger_us = self._linger_us[case.rule]
         marks = self._marks.get(case.series, [])
-        moments = {
-            case.raised_us,
-            due_us,
-            *(m.from_us for m in marks),
-            *(m.to_us for m in marks if m.to_us is not None),
-        }
+        moments = {case.raised_us, due_us, *(mark.from_us for mark in marks)}
+        moments |= {mark.to_us + linger_us for mark in marks if mark.to_us is not None}
         found = []
         for at_us in sorted(moment for moment in moments if case.seen_us < moment <= until_us):
             case.seen_us = at_us
@@ -210,8 +204,13 @@ class Docket:
             if (opinion.state, opinion.audience) != (case.state, case.audience):
                 case.state, case.audience = opinion.state, opinion.audience
                 found.append(self._revised(case, opinion))
-        if case.cleared_us is not None and (held is None or held[0] >= case.cleared_us):
+        come_us = inf if held is None else held[0]
+        if case.cleared_us is not None and come_us >= case.cleared_us:
             self._close(case)
+        elif case.cleared_us is not None or any(moment > until_us for moment in moments):
+            self._slow.add(case.alert_id)
+        else:
+            self._slow.discard(case.alert_id)
         return found
 
     def _revised(self, case: Case, opinion: Opinion) -> Transition:

@@ -142,6 +142,13 @@ def test_a_spike_is_for_maintenance_and_marks_its_readings() -> None:
     assert target.feed(row).quality.tolist() == [UNCERTAIN]
 
 
+def test_a_doubt_that_ends_while_the_alert_goes_on_hands_it_to_people() -> None:
+    """A level that leapt is believed after six hours: half an hour and the rule's own delays later people are told."""
+    found = play(engine(), {LEVEL: lambda now: 5.5 if now >= 600 else 1.0}, 0, 7 * HOUR, 30)
+    cleared = next(t.time_us // SECOND for t in found if t.rule == "device-jump-level" and t.kind == "clear")
+    assert words(found, "drainage-level-high")[-1] == (cleared + 60 + 120, "verdict", "undecided", "people")
+
+
 def test_water_on_the_road_that_stays_is_for_people() -> None:
     found = play(engine(), {PONDING: lambda now: 30.0 if now >= 600 else 0.0}, 0, 900)
     assert words(found, "drainage-ponding")[-1][2:] == ("undecided", "people")
