@@ -40,6 +40,8 @@ from citynet_rules.spec import RuleSet
 from citynet_rules.transition import NONE_US, Event, OpenAlert, SeriesInfo, Transition, alert_id, dress, order
 from citynet_rules.verdict import Docket
 
+WAIT_US = 60_000_000  # a source that is silent for longer, by the server's clock, is not waited for with a verdict
+
 __all__ = ["Engine", "Fed", "OpenAlert", "Part", "SeriesInfo", "Transition"]
 
 
@@ -293,14 +295,11 @@ class Engine:
         ordered = sorted((t for some in found for t in some), key=order)
         return sorted(self._docket.take(ordered, self._hold), key=order)
 
-    def _hold(self, rule: str, series: int) -> tuple[int, int] | None:
-        """As `verdict.Hold`: what witnesses say of the series, and whether it may still turn out to be a spike."""
+    def _hold(self, rule: str, series: int) -> tuple[int, int]:
+        """As `verdict.Hold`: the series itself, its witnesses, and whether a jump may still turn out to be a spike."""
+        come_us, hold_us = self._series.come_us(series, WAIT_US), self._spike_us(series)
         held = None if self._stage is None else self._stage.hold(rule, series)
-        spike_us = self._spike_us(series)
-        if not spike_us:
-            return held
-        come_us, hold_us = held or (self._series.come_us(series), 0)
-        return min(come_us, self._series.come_us(series)), max(hold_us, spike_us)
+        return (come_us, hold_us) if held is None else (min(come_us, held[0]), max(hold_us, held[1]))
 
     def _spike_us(self, series: int) -> int:
         found = self._spikes.get(series)

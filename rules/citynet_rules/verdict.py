@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from math import inf
 from typing import Any, Literal
 
 import msgspec
@@ -30,10 +29,10 @@ from citynet_rules.transition import Opinion, Transition, utc
 DEVICE = "device"
 CHECKS = ("range", "stuck", "jump", "witness")
 LINGER_S = 60.0
-MARKS_MAX = 8  # stretches that have ended, a series; the oldest are forgotten
+MARKS_MAX = 64  # stretches that have ended, a series; the oldest are forgotten
 Side = Literal["doubt", "support"]
-Hold = Callable[[str, int], tuple[int, int] | None]
-"""Of a rule and a series: how far all that can speak has come, and how long it has (µs); None where nobody is waited for."""
+Hold = Callable[[str, int], tuple[int, int]]
+"""Of a rule and a series: how far all that can speak has come, and how long it has for it (µs)."""
 
 
 class Mark(msgspec.Struct):
@@ -63,12 +62,15 @@ class Case(msgspec.Struct):
     fingerprint: str
     series: int
     object: str
-    level: int
+    levels: list[tuple[int, int]]  # (since µs, level), in order of time
     raised_us: int
     cleared_us: int | None
     seen_us: int
     state: str
     audience: str
+
+    def level_at(self, time_us: int) -> int:
+        return max(step for step in self.levels if step[0] <= time_us)[1]
 
 
 class _Kept(msgspec.Struct):
@@ -151,8 +153,10 @@ class Docket:
         if transition.kind != "raise":
             case = self._cases.get(transition.alert_id)
             if case is not None:
-                case.level = transition.level
-                case.cleared_us = transition.time_us if transition.kind == "clear" else None
+                if transition.kind == "clear":
+                    case.cleared_us = transition.time_us
+                else:
+                    case.levels.append((transition.time_us, transition.level))
             return transition
         if rule.domain == DEVICE:
             return _with(transition, _maintenance())
@@ -160,8 +164,8 @@ class Docket:
             return _with(transition, _plain("undecided", "people", transition.time_us))
         at_us = transition.time_us
         own = [mark for mark in self._marks.get(transition.series, ()) if mark.own]
-        held = hold(rule.id, transition.series)
-        opinion = _opinion(own, at_us, "", at_us + (held[1] if held else 0), self._linger_us[rule.id])
+        _, hold_us = hold(rule.id, transition.series)
+        opinion = _opinion(own, at_us, "", at_us + hold_us, self._linger_us[rule.id])
         self._open(transition, rule, opinion)
         return _with(transition, opinion)
 
@@ -171,7 +175,8 @@ class Docket:
             self._close(self._cases[name])  # its clear never came: the rule was edited
         at_us = transition.time_us
         self._cases[transition.alert_id] = Case(
-            transition.alert_id, rule.id, rule.fingerprint, transition.series, transition.object, transition.level,
+            transition.alert_id, rule.id, rule.fingerprint, transition.series, transition.object,
+            [(at_us, transition.level)],
             at_us, None, at_us - 1, opinion.state, opinion.audience,
         )  # fmt: skip
         self._of_series.setdefault(transition.series, set()).add(transition.alert_id)
@@ -186,11 +191,9 @@ class Docket:
 
     def _step(self, case: Case, hold: Hold) -> list[Transition]:
         """Look at a case as far as all that can speak has come."""
-        held = hold(case.rule, case.series)
-        until_us: float = inf if held is None else held[0]
-        if case.cleared_us is not None:
-            until_us = min(until_us, case.cleared_us - 1)
-        due_us = case.raised_us + (held[1] if held else 0)
+        come_us, hold_us = hold(case.rule, case.series)
+        until_us = come_us if case.cleared_us is None else min(come_us, case.cleared_us - 1)
+        due_us = case.raised_us + hold_us
         linger_us = self._linger_us[case.rule]
         marks = self._marks.get(case.series, [])
         moments = {case.raised_us, due_us, *(mark.from_us for mark in marks)}
@@ -204,7 +207,6 @@ class Docket:
             if (opinion.state, opinion.audience) != (case.state, case.audience):
                 case.state, case.audience = opinion.state, opinion.audience
                 found.append(self._revised(case, opinion))
-        come_us = inf if held is None else held[0]
         if case.cleared_us is not None and come_us >= case.cleared_us:
             self._close(case)
         elif case.cleared_us is not None or any(moment > until_us for moment in moments):
@@ -215,7 +217,8 @@ class Docket:
 
     def _revised(self, case: Case, opinion: Opinion) -> Transition:
         rule = self._rules[case.rule]
-        zh, en = COLOURS_ZH[case.level - 1], COLOURS[case.level - 1]
+        level = case.level_at(opinion.since_us)
+        zh, en = COLOURS_ZH[level - 1], COLOURS[level - 1]
         return Transition(
             alert_id=case.alert_id,
             rule=rule.id,
@@ -223,7 +226,7 @@ class Docket:
             object=case.object,
             series=case.series,
             kind="verdict",
-            level=case.level,
+            level=level,
             time_us=opinion.since_us,
             value=None,
             limit=None,
