@@ -120,18 +120,19 @@ class Docket:
         marks = self._marks.setdefault(transition.series, [])
         rule = self._rules[transition.rule]
         if transition.kind in ("raise", "support"):
-            facts = {
+            facts = {  # in order of their names, as they come back from a snapshot
                 "check": rule.kind,
-                "rule": rule.id,
-                "since_us": transition.time_us,
-                "value": transition.value,
                 "limit": transition.limit,
-                "unit": transition.evidence.get("unit"),
+                "rule": rule.id,
                 "samples": transition.evidence.get("samples", []),
+                "since_us": transition.time_us,
+                "unit": transition.evidence.get("unit"),
+                "value": transition.value,
             }
             own = rule.kind != "witness"
             zh, en = transition.text_zh.partition("：")[2], transition.text_en.partition(": ")[2]
             marks.append(Mark(side, rule.id, rule.fingerprint, own, transition.time_us, None, facts, zh, en))
+            marks.sort(key=lambda mark: (mark.from_us, mark.rule, mark.side))  # witnesses speak later than the series
         else:
             for mark in marks:
                 if (mark.side, mark.rule, mark.to_us) == (side, rule.id, None):
