@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,16 +25,29 @@ from psycopg.conninfo import make_conninfo
 from citynet.runtime import log
 from citynet.runtime.embedded import EmbeddedMosquitto, EmbeddedPostgres
 from citynet_ingest.store.migrate import migrate
+from tests.seeds import seed_of
+
+_MEMORY_BYTES_MIN = 4 << 30
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """A suite that a script starts in the background has SIGINT ignored, and would hand that on to the commands whose
     answer to Ctrl-C it tests."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _keep_bytecode()
     # Time says nothing here: a busy machine is slow to draw and slow to run.
-    settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("house")
+    settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+    settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    is_for_news = config.option.markexpr == "nightly" or os.environ.get("CITYNET_TEST_SEED") == "random"
+    settings.load_profile("random" if is_for_news else "steady")
+
+
+def _keep_bytecode() -> None:
+    """Where PYTHONDONTWRITEBYTECODE is set, every command that a test starts would compile the whole program anew, which is
+    more than half of what its start costs. The bytecode is kept beside the tools, not in the source tree."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(sys.prefix) / "bytecode"))
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +55,12 @@ def _quiet_log() -> Iterator[None]:
     """A command that configures logging must not leave its level and role to the next test."""
     yield
     log.reset()
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this test; see there."""
+    return seed_of(request.node.nodeid, is_nightly=request.node.get_closest_marker("nightly") is not None)
 
 
 @pytest.fixture
@@ -55,29 +78,64 @@ def server_dsn() -> Iterator[str]:
     if given := os.environ.get("CITYNET_TEST_DSN"):
         yield given
         return
-    with tempfile.TemporaryDirectory(prefix="citynet-test-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="citynet-test-", dir=_memory_disk(), ignore_cleanup_errors=True) as name:
         path = Path(name)
         path.chmod(0o711)
-        with EmbeddedPostgres(path) as server:
+        with EmbeddedPostgres(path, {"max_wal_size": "256MB"}) as server:
             yield server.dsn()
 
 
-@pytest.fixture
-def empty_dsn(server_dsn: str) -> Iterator[str]:
-    """A fresh database without our schema."""
-    name = f"citynet_test_{secrets.token_hex(6)}"
+def _memory_disk() -> str | None:
+    """A folder in memory, if there is plenty. Nobody kills the shared server's machine, so its syncs prove nothing; those
+    tests that kill a database have one of their own, on the disk."""
+    place = Path("/dev/shm")  # noqa: S108  (a folder of our own in it)
+    if not os.access(place, os.W_OK | os.X_OK):
+        return None
+    free_bytes = min(shutil.disk_usage(place).free, psutil.virtual_memory().available)
+    return str(place) if free_bytes >= _MEMORY_BYTES_MIN else None
+
+
+@pytest.fixture(scope="session")
+def template(server_dsn: str) -> str:
+    """A database with the schema, to be copied; none on a server that was given to us, where a copy may be forbidden
+    (TimescaleDB's workers are connected to every database)."""
+    if os.environ.get("CITYNET_TEST_DSN"):
+        return ""
+    name = "citynet_test_template"
     with psycopg.connect(server_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    migrate(make_conninfo(server_dsn, dbname=name))
+    return name
+
+
+@contextmanager
+def fresh_database(server_dsn: str, template: str = "") -> Iterator[str]:
+    """A database of its own: a copy of `template`, or an empty one."""
+    name = f"citynet_test_{secrets.token_hex(6)}"
+    create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+    if template:  # copied by file: without a checkpoint's wait for a disk that is the quickest
+        create += sql.SQL(" TEMPLATE {} STRATEGY file_copy").format(sql.Identifier(template))
+    with psycopg.connect(server_dsn, autocommit=True) as connection:
+        connection.execute(create)
     yield make_conninfo(server_dsn, dbname=name)
     with psycopg.connect(server_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
-def dsn(empty_dsn: str) -> str:
+def empty_dsn(server_dsn: str) -> Iterator[str]:
+    """A fresh database without our schema."""
+    with fresh_database(server_dsn) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def dsn(server_dsn: str, template: str) -> Iterator[str]:
     """A fresh database with the schema."""
-    migrate(empty_dsn)
-    return empty_dsn
+    with fresh_database(server_dsn, template) as dsn:
+        if not template:
+            migrate(dsn)
+        yield dsn
 
 
 @pytest.fixture

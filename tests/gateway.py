@@ -12,9 +12,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +27,11 @@ from citynet.notes import EventNote, LossNote, Note
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet_gateway import toml_text
+from tests.patience import DEADLINE_S, wait_for  # noqa: F401  (most tests of the gateway have it from here)
 
-DEADLINE_S = 20.0
 GATEWAY = "gw-1"
 
 Key = tuple[Stream, int]
-
-
-def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """Poll until `condition` gives something true; the test fails with `what` after the deadline."""
-    end = time.monotonic() + deadline_s
-    while not (result := condition()):
-        assert time.monotonic() < end, f"not within {deadline_s:.0f} s: {what}"
-        time.sleep(0.02)
-    return result
 
 
 class GatewayProcess:
@@ -100,7 +90,7 @@ class GatewayProcess:
         """SIGTERM; the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(10)
+        return self.process.wait(DEADLINE_S)
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """The log entries of this event. A kill may cut a line short; the next entry then follows on the same line."""
@@ -121,7 +111,7 @@ class GatewayProcess:
             [sys.executable, "-m", "citynet", "gateway", "spool", verb, "--json", "--config", str(self.config)],
             capture_output=True,
             check=False,
-            timeout=30,
+            timeout=DEADLINE_S,
         )
         result: dict[str, Any] = json.loads(done.stdout)
         return result

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,7 @@ from citynet import control, topics, wire
 from citynet.control import Ack
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
-
-DEADLINE_S = 30.0
-
-
-def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """Poll until `condition` gives something true; the test fails with `what` after the deadline."""
-    end = time.monotonic() + deadline_s
-    while True:
-        result = condition()
-        if result:
-            return result
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {deadline_s:.0f} s: {what}")
-        time.sleep(0.02)
+from tests.patience import DEADLINE_S, wait_for
 
 
 def now_us() -> int:
@@ -73,7 +60,7 @@ class IngestProcess:
         self.running.kill()
         self.running.wait()
 
-    def stop(self, grace_s: float = 10.0) -> int:
+    def stop(self, grace_s: float = DEADLINE_S) -> int:
         if self.running.poll() is None:
             self.running.send_signal(signal.SIGTERM)
         try:
@@ -90,7 +77,7 @@ class IngestProcess:
 
     def wait_connected(self) -> None:
         wait_for(
-            lambda: "broker-connected" in self.log.read_text() or self.running.poll() is not None, "ingest connects", 60
+            lambda: "broker-connected" in self.log.read_text() or self.running.poll() is not None, "ingest connects"
         )
         assert "broker-connected" in self.log.read_text(), f"ingest ended before it was connected:\n{self.tail()}"
 
@@ -165,7 +152,7 @@ class GatewayPeer:
 def letters(ingest: IngestProcess, *words: str) -> tuple[int, Any]:
     """``citynet dead-letters … --json``: exit status and output."""
     command = [sys.executable, "-m", "citynet", "dead-letters", *words, "--json", "--config", str(ingest.config)]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=60, text=True)
+    done = subprocess.run(command, capture_output=True, check=False, timeout=DEADLINE_S, text=True)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 

@@ -22,10 +22,10 @@ from citynet_ingest.sources import Sources
 from citynet_ingest.watermarks import Watermarks
 from citynet_rules.spec import RuleSet
 from tests.ingest import now_us, query, wait_for
+from tests.patience import DEADLINE_S
 
 NAME = "pipelined"
 _INTAKE = Intake(range(64), formats.THINGSBOARD, Sources([]))
-_DEADLINE_S = 60.0
 _START_MS = now_us() // 1_000
 
 
@@ -48,7 +48,7 @@ class Pipe:
 
     def call(self, action: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
         """Do something on the committer's thread, after what was given before."""
-        return self._thread.submit(action, *arguments, **more).result(_DEADLINE_S)
+        return self._thread.submit(action, *arguments, **more).result(DEADLINE_S)
 
     def give(self, *parcels: Parcel) -> Future[None]:
         """Have a commit made of these parcels."""

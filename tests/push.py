@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,19 +19,29 @@ from citynet import tokens
 from citynet.runtime import child
 from citynet.runtime.embedded import EmbeddedMosquitto
 from tests.ingest import wait_for
+from tests.patience import DEADLINE_S
 
-READY_S = 90.0
 ANSWER_S = 60.0  # the machine of a test may be slow; a test of the deadline sets its own
 
 
 class Front:
-    """``citynet ingest http`` as its own process."""
+    """``citynet ingest http`` as its own process; `authority` is the certificate that clients trust if it speaks TLS."""
 
-    def __init__(self, folder: Path, broker_port: int, dsn: str, settings: Mapping[str, object], sources: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        broker_port: int,
+        dsn: str,
+        settings: Mapping[str, object],
+        sources: str,
+        authority: Path | None = None,
+    ) -> None:
         self.port = child.free_port()
         self.dsn = dsn
         self.log = folder / "push.log"
-        self._probe = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=5)
+        self._url = f"{'https' if authority else 'http'}://127.0.0.1:{self.port}"
+        self._trust = ssl.create_default_context(cafile=authority) if authority else True
+        self._probe = httpx.Client(base_url=self._url, timeout=DEADLINE_S, verify=self._trust)
         lines = [f"{key} = {json.dumps(value)}" for key, value in {"answer_s": ANSWER_S, **settings}.items()]
         config = folder / "push.toml"
         head = f"[broker]\nport = {broker_port}\n[database]\ndsn = {json.dumps(dsn)}\n[push]\nport = {self.port}\n"
@@ -55,7 +66,7 @@ class Front:
     def client(self, source: str) -> httpx.Client:
         """A client with a token of this source."""
         headers = {"Authorization": f"Bearer {self.token(source)}"}
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=ANSWER_S + 10)
+        return httpx.Client(base_url=self._url, headers=headers, timeout=ANSWER_S + 10, verify=self._trust)
 
     def token(self, source: str, role: str = "source") -> str:
         token = tokens.mint(secrets.token_bytes(tokens.SECRET_BYTES))
@@ -69,12 +80,17 @@ class Front:
 
 @contextmanager
 def front_running(
-    folder: Path, broker: EmbeddedMosquitto, dsn: str, settings: Mapping[str, object] | None = None, sources: str = ""
+    folder: Path,
+    broker: EmbeddedMosquitto,
+    dsn: str,
+    settings: Mapping[str, object] | None = None,
+    sources: str = "",
+    authority: Path | None = None,
 ) -> Iterator[Front]:
     """An HTTP front that is connected to the broker; stopped at the end."""
-    front = Front(folder, broker.port, dsn, settings or {}, sources)
+    front = Front(folder, broker.port, dsn, settings or {}, sources, authority)
     try:
-        wait_for(front.ready, "the HTTP front is ready", READY_S)
+        wait_for(front.ready, "the HTTP front is ready")
         yield front
     finally:
         front.close()

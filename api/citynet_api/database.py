@@ -101,6 +101,13 @@ class Database:
         self._outage.worked()
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection[DictRow]]:
+        """A pooled session inside one read-only transaction: all of its queries see the database as the first one did."""
+        async with self.session() as connection, connection.transaction():
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield connection
+
+    @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection[DictRow]]:
         """A pooled session inside one transaction that may write."""
         async with self.session() as connection, connection.transaction():

@@ -59,6 +59,9 @@ class Alert(BaseModel):
     changed_at: datetime = Field(description="event time of the last transition")
     cleared_at: datetime | None
     recorded_at: datetime = Field(description="when the server stored it")
+    known_at: datetime | None = Field(
+        description="of an alert found in hindsight, over already: when the late readings that tell of it came; else null"
+    )
     value: Number = Field(description="in `unit`, of the last transition")
     limit_value: Number
     title_zh: str
@@ -80,11 +83,13 @@ class Transition(BaseModel):
     """A change of an alert, with the evidence that justifies it."""
 
     id: int = Field(description="ascending in order of commit")
-    kind: Literal["raise", "escalate", "deescalate", "clear", "supersede", "ack", "verdict"]
+    kind: Literal["raise", "escalate", "deescalate", "clear", "supersede", "ack", "revise", "verdict"]
     level: int
     level_name: str
-    at: datetime = Field(description="event time; for an acknowledgement the time of the act")
-    recorded_at: datetime
+    at: datetime = Field(
+        description="event time; for an acknowledgement the time of the act, for revise when the late readings came"
+    )
+    recorded_at: datetime = Field(description="when the server stored it")
     actor: str | None = Field(description="who acted; null for the engine")
     comment: str | None
     value: Number
@@ -347,8 +352,8 @@ class Gateway(BaseModel):
 class SystemEvent(BaseModel):
     """Something wrong with the system itself, over the last 24 hours."""
 
-    kind: str = Field(description="broker_dropped, gateway_cloned or rules_refused")
-    object: str = Field(description="which broker or gateway")
+    kind: str = Field(description="broker_dropped, gateway_cloned, rules_refused, rules_spread or rule_failed")
+    object: str = Field(description="which broker, gateway, worker or rule")
     first_at: datetime
     last_at: datetime
     count: int = Field(description="messages dropped, or sightings")

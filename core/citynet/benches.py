@@ -18,6 +18,8 @@ class Benches(LazyGroup):
         "all": "The server's whole table: throughput, disk, delay, memory, cost.",
         "gateway": "A gateway: intake, drain, memory, disk.",
         "ingest": "Throughput of ingest alone.",
+        "rules": "The rules: speed, memory, snapshot, replay.",
+        "sim": "The simulated city: load mode, live, into a file.",
     }
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:

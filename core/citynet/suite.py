@@ -15,8 +15,9 @@ from citynet.runtime.command import command
 
 app = typer.Typer(help="Run every check: formatting, types, import contracts, tests.")
 _BIN = Path(sys.executable).parent
-# Most tests wait for other processes; two at a time use the machine. A later -n (or -p no:xdist) on the command line wins.
-_WORKERS = ["-n", "2", "--dist", "loadfile"]
+# Most tests wait for other processes; three at a time use two processors. A later -n (or -p no:xdist) on the command line wins.
+# Each takes neighbouring tests, for they share fixtures, and who has none left takes some of another's.
+_WORKERS = ["-n", "3", "--dist", "worksteal"]
 _CHECKS = [
     ("format", ["ruff", "format", "--check", "."]),
     ("lint", ["ruff", "check", "."]),

@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,19 +18,18 @@ from citynet.errors import ConfigError
 from citynet.runtime.command import ConfigOption, JsonOption, command, start_logging
 from citynet.runtime.settings import load
 from citynet_sim import city as layout
-from citynet_sim import consequences, export, faults, live, plots, texture, topology
+from citynet_sim import cli_load, cli_serve, export, faults, into_store, live, plots, texture, topology
 from citynet_sim import scenario as scenarios
 from citynet_sim.catalogue import CATALOGUE
-from citynet_sim.faults import TRANSPORT
 from citynet_sim.settings import SimSettings
-from citynet_sim.simulation import Simulation
+from citynet_sim.staging import LIVE_HORIZON_S, simulation_of
 from citynet_sim.truth import End, TruthWriter
-from citynet_sim.world import World
 
 app = typer.Typer(help="Run the simulated city.", no_args_is_help=True)
+app.command("load")(cli_load.load)
+app.command("serve")(cli_serve.serve)
 
 EXPORT_START = "2026-01-01T00:00:00Z"
-LIVE_HORIZON_S = 31 * 86_400.0  # faults at rates are drawn so far ahead in a live run without end
 LEAD_US = 3_000_000  # a live city starts three seconds from now: time to compute the first samples
 PROGRESS_S = 2.0
 
@@ -59,13 +58,20 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="No broker: write the readings to this file (.npz: columns), at full speed.")
     ] = None,
+    into_store: Annotated[
+        bool, typer.Option("--into-store", help="No broker: readings straight into the database, at full speed.")
+    ] = False,
 ) -> None:
-    """Play the city: to a broker until stopped, or with --out into a file (as long as the scenario says)."""
+    """Play the city: to a broker until stopped; with --out into a file, or into the store, as long as the scenario says."""
     flags: dict[str, Any] = {"scenario": scenario, "seed": seed, "speed": speed, "gateways": _names(gateways)}
     flags["broker"] = {k: v for k, v in {"host": broker_host, "port": broker_port}.items() if v is not None} or None
     settings = load(SimSettings, config, flags)
     start_logging(config, "sim")
-    if out is not None:
+    if into_store and out is not None:
+        raise ConfigError(["--into-store: not together with --out"])
+    if into_store:
+        _store(settings, config, start, duration, truth_path)
+    elif out is not None:
         _export(settings, start, duration, truth_path, out)
     else:
         _live(settings, None if start is None else _moment_us(start), duration, truth_path)
@@ -245,18 +251,6 @@ def devices(
             )
 
 
-def simulation_of(settings: SimSettings, start_us: int, horizon_s: float = LIVE_HORIZON_S) -> Simulation:
-    """The simulation that the settings describe, for a run that starts at `start_us` (µs since 1970)."""
-    chosen = scenarios.find(settings.scenario)
-    parameters = settings.parameters()
-    if chosen.file.climate is not None:
-        parameters = replace(parameters, climate=chosen.file.climate)
-    city = layout.build(settings.seed, parameters)
-    staged = scenarios.schedule(chosen, city, start_us, horizon_s)
-    staged += tuple(consequences.ponding(World(city, staged), city, staged))
-    return Simulation(city, staged, settings.sampling.period_ms(), texture=settings.texture)
-
-
 def _span_us(settings: SimSettings, start: str | None, duration: float | None) -> tuple[int, int]:
     """First moment and end of a run that does not happen now: as asked for, else as the scenario says."""
     chosen = scenarios.find(settings.scenario)
@@ -269,8 +263,6 @@ def _live(settings: SimSettings, start_us: int | None, duration: float | None, t
     first_us = _live_start_us(settings, start_us, duration, time.time_ns() // 1000)
     end_us = None if duration is None else first_us + round(duration * 1e6)
     simulation = simulation_of(settings, first_us, duration or LIVE_HORIZON_S)
-    if any(fault.layer == TRANSPORT for fault in simulation.faults):
-        raise ConfigError([f"scenario {settings.scenario}: transport faults play into files only; give --out"])
     plan = live.LiveRun(simulation, settings, first_us, end_us, truth_path)
     asyncio.run(_until_signal(plan))
 
@@ -309,17 +301,31 @@ def _export(
     print(f"seed {settings.seed}: {messages} messages, {readings} readings in {out}", file=sys.stderr)
 
 
+def _store(
+    settings: SimSettings, config: Path | None, start: str | None, duration: float | None, truth_path: Path | None
+) -> None:
+    t0_us, t1_us = _span_us(settings, start, duration)
+    simulation = simulation_of(settings, t0_us, (t1_us - t0_us) / 1e6)
+    writer = TruthWriter(truth_path)
+    writer.header(live.header(simulation, settings, t0_us))
+    with into_store.open_store(config) as store:
+        readings = into_store.write(simulation, t0_us, t1_us, store, _Progress("readings"))
+    writer.end(End(0, 0, 0, 0))
+    print(f"seed {settings.seed}: {readings} readings in the database", file=sys.stderr)
+
+
 class _Progress:
     """Says on stderr, every two seconds, how far it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "messages") -> None:
         self._next_s = time.monotonic() + PROGRESS_S
+        self._what = what
 
-    def __call__(self, messages: int, share: float) -> None:
+    def __call__(self, count: int, share: float) -> None:
         now_s = time.monotonic()
         if now_s >= self._next_s:
             self._next_s = now_s + PROGRESS_S
-            print(f"{100 * share:.0f} %, {messages} messages", file=sys.stderr)
+            print(f"{100 * share:.0f} %, {count} {self._what}", file=sys.stderr)
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -21,15 +21,17 @@ from citynet.runtime import log
 from citynet_sim import faults, topology
 from citynet_sim.device import message
 from citynet_sim.ledger import Ledger
+from citynet_sim.passage import Parcel, Passage, packed
 from citynet_sim.publisher import Link, LinkLimits
 from citynet_sim.settings import SimSettings
-from citynet_sim.simulation import Sample, Simulation
-from citynet_sim.truth import End, TruthError, TruthWriter
+from citynet_sim.simulation import Simulation
+from citynet_sim.truth import LOST_STOPPED, LOST_TRANSPORT, End, TruthError, TruthWriter
 
 DRAIN_STOPPED_S = 2.0  # after SIGTERM or SIGINT: wait so long for PUBACKs
 CANCEL_S_MAX = 0.5  # and so long for the connections to close
 ACK_LINE_S = 0.1  # acknowledgements become truth lines at this interval
 TICK_S = 0.05  # devices are woken at this interval at most: a message leaves up to that long after its sample
+SLICE_S = 1.0  # faster than time, a device's samples of so many seconds (wall clock) share a message
 _BATCH_MAX = 500  # samples handed over at once, at most
 _logger = log.get(__name__)
 
@@ -68,11 +70,11 @@ class RunJournal:
         self._writer = writer
         self._ledger = Ledger()
 
-    def sending(self, messages: list[tuple[int, str, list[Reading]]]) -> None:
+    def sending(self, messages: list[tuple[int, str, list[Reading], bool]]) -> None:
         """These messages now go to the devices' buffers."""
         self._writer.messages(messages)
         self.sent += len(messages)
-        self.readings += sum(len(readings) for _, _, readings in messages)
+        self.readings += sum(len(readings) for _, _, readings, _ in messages)
 
     def acked(self, number: int) -> None:
         self._ledger.acknowledge(number)
@@ -178,21 +180,48 @@ async def _produce(run: LiveRun, journal: RunJournal, links: dict[str, Link], st
     """Sample when it is time and hand over, until the end or `stop`."""
     clock = CityClock(run.start_us, run.settings.speed, time.monotonic() + _lead_s(run))
     room, batch_max = _room(run.settings), _batch_max(run.settings)
-    batch: list[Sample] = []
-    for sample in _ended(run.simulation.samples(run.start_us, run.end_us)):
-        wait_s = _end_wait_s(run, clock) if sample is None else clock.wait_s(sample.at_us, time.monotonic())
-        if wait_s > 0 or len(batch) >= batch_max or sample is None:
+    passage = Passage(run.simulation.city.seed, run.simulation.faults, run.settings.gateways, run.end_us)
+    batch: list[Parcel] = []
+    for parcel in _ended(_parcels(run, passage)):
+        wait_s = _end_wait_s(run, clock) if parcel is None else clock.wait_s(parcel.arrival_us, time.monotonic())
+        if wait_s > 0 or len(batch) >= batch_max or parcel is None:
             _hand_over(batch, run.settings.field_prefix, journal, links)
             batch = []
             if await _stopped_within(stop, max(wait_s, TICK_S) if wait_s > 0 else 0.0):
+                _abandon(parcel, passage, journal)
                 return
             while run.settings.speed != 1.0 and sum(link.waiting for link in links.values()) > room:
                 journal.progress.clear()
                 await _either(journal.progress, stop)
                 if stop.is_set():
+                    _abandon(parcel, passage, journal)
                     return
-        if sample is not None:
-            batch.append(sample)
+        if parcel is not None:
+            batch.append(parcel)
+
+
+def _parcels(run: LiveRun, passage: Passage) -> Iterator[Parcel]:
+    """What reaches the links, in order. Faster than time several samples of a device share a message."""
+    parcels = passage.through(run.simulation.samples(run.start_us, run.end_us))
+    settings = run.settings
+    if settings.speed <= 1.0 or settings.pack_max == 1:
+        return parcels
+    return packed(parcels, max(round(settings.speed * SLICE_S * 1e6), 1), settings.pack_max)
+
+
+def _abandon(parcel: Parcel | None, passage: Passage, journal: RunJournal) -> None:
+    """Write down what was under way at a stop and reaches nobody; what was not even sampled yet never was."""
+    held = [] if parcel is None or parcel.arrival_us == parcel.samples[0].at_us else [parcel]
+    numbered = list(enumerate([*held, *passage.under_way()], start=journal.sent + 1))
+    journal.sending([(number, *_told(parcel)) for number, parcel in numbered])
+    if numbered:
+        journal.lost([number for number, _ in numbered], LOST_STOPPED)
+
+
+def _told(parcel: Parcel) -> tuple[str, list[Reading], bool]:
+    """A parcel as the truth file has it: gateway, readings, whether it is a copy."""
+    readings = [reading for sample in parcel.samples for reading in sample.readings()]
+    return parcel.samples[0].device.gateway, readings, parcel.is_copy
 
 
 def _room(settings: SimSettings) -> int:
@@ -205,9 +234,9 @@ def _batch_max(settings: SimSettings) -> int:
     return min(_BATCH_MAX, _room(settings))
 
 
-def _ended(samples: Iterator[Sample]) -> Iterator[Sample | None]:
-    """The samples, then None."""
-    yield from samples
+def _ended(parcels: Iterator[Parcel]) -> Iterator[Parcel | None]:
+    """The parcels, then None."""
+    yield from parcels
     yield None
 
 
@@ -220,13 +249,16 @@ def _end_wait_s(run: LiveRun, clock: CityClock) -> float:
     return 0.0 if run.end_us is None else clock.wait_s(run.end_us, time.monotonic())
 
 
-def _hand_over(batch: list[Sample], prefix: str, journal: RunJournal, links: dict[str, Link]) -> None:
-    """Number the samples, write them down, only then give them to their links."""
+def _hand_over(batch: list[Parcel], prefix: str, journal: RunJournal, links: dict[str, Link]) -> None:
+    """Number the parcels, write them down, only then give them to their links; what a fault takes goes nowhere."""
     first = journal.sent + 1
     numbered = list(enumerate(batch, start=first))
-    journal.sending([(number, sample.device.gateway, sample.readings()) for number, sample in numbered])
-    for number, sample in numbered:
-        links[sample.device.gateway].offer(message(number, sample, prefix))
+    journal.sending([(number, *_told(parcel)) for number, parcel in numbered])
+    if lost := [number for number, parcel in numbered if parcel.is_lost]:
+        journal.lost(lost, LOST_TRANSPORT)
+    for number, parcel in numbered:
+        if not parcel.is_lost:
+            links[parcel.samples[0].device.gateway].offer(message(number, parcel.samples, prefix))
 
 
 async def _stopped_within(stop: asyncio.Event, seconds: float) -> bool:

@@ -75,6 +75,12 @@ class SimSettings(Table):
         ["gw-01", "gw-02"], min_length=1, max_length=256, description="names; devices are shared equally"
     )
     speed: float = Field(default=1.0, gt=0.0, le=100_000.0, description="city seconds a second; 1 is real time")
+    pack_max: int = Field(
+        100,
+        ge=1,
+        le=1000,
+        description="samples of a device in one message, at speeds above 1; in real time each is one",
+    )
     city: CitySettings = Field(default_factory=CitySettings)
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     texture: bool = Field(default=True, description="sampling jitters and samples are missing, as in the field")

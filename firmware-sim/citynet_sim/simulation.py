@@ -120,6 +120,11 @@ class Simulation:
         for at_us, index, stamp_us, values in heapq.merge(*streams):
             yield Sample(stamp_us, devices[index], values, at_us)
 
+    def samples_of(self, device: Device, t0_us: int) -> Iterator[Sample]:
+        """The samples of one device from t0 on, without end."""
+        for at_us, _, stamp_us, values in self._device_rows(device, t0_us, None):
+            yield Sample(stamp_us, device, values, at_us)
+
     def readings(self, t0_us: int, t1_us: int) -> list[Reading]:
         """All readings in [t0, t1), in the order of `samples`; for tests and small spans."""
         return [reading for sample in self.samples(t0_us, t1_us) for reading in sample.readings()]

@@ -31,6 +31,14 @@ def reach_us(faults: Sequence[Fault]) -> int:
     return round(longest * 1e6)
 
 
+def touches(faults: Sequence[Fault], at_us: int) -> bool:
+    """Whether the fate of a message sent at `at_us` can be other than to arrive at once."""
+    return any(
+        fault.start_us - (round(fault.peaks[0] * 1e6) if fault.kind == "replay" else 0) <= at_us < fault.end_us
+        for fault in faults
+    )
+
+
 def deliver(seed: int, device: str, at_us: I64, faults: Sequence[Fault]) -> tuple[I64, I64]:
     """Messages of a device at `at_us` (n,): positions (m,) of those that arrive, repeated where copied; arrivals (m,) in µs."""
     position, arrival = np.arange(len(at_us)), at_us

@@ -20,6 +20,7 @@ from citynet.reading import Reading
 VERSION = 1
 LOST_BUFFER_FULL = "buffer-full"
 LOST_STOPPED = "stopped"
+LOST_TRANSPORT = "transport"
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 
@@ -35,6 +36,7 @@ class TruthMessage:
     `acked`: its PUBACK came, so the broker has it. `lost`: the device gave it up before it was ever handed to
     the broker, and why. Neither: it may or may not have been accepted. `resends`: how often it was handed
     over once more after a connection broke without its PUBACK, so up to ``1 + resends`` copies may exist.
+    `is_copy`: a transport fault made it out of another one; it counts as a message of its own.
     """
 
     number: int
@@ -44,6 +46,7 @@ class TruthMessage:
     acked: bool
     lost: str | None
     resends: int
+    is_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +95,20 @@ class TruthWriter:
         """The first line."""
         self._write([{"t": "header", "v": VERSION, **header}])
 
-    def messages(self, messages: Iterable[tuple[int, str, Sequence[Reading]]]) -> None:
-        """(number, gateway, readings) of messages, written before they are handed over."""
+    def messages(self, messages: Iterable[tuple[int, str, Sequence[Reading], bool]]) -> None:
+        """(number, gateway, readings, whether it is a copy) of messages, written before they are handed over."""
         self._write(
             {
                 "t": "msg", "n": number, "gateway": gateway, "device": readings[0].device,
-                "readings": [[r.metric, r.time_us, r.value] for r in readings],
+                "readings": [[r.metric, r.time_us, r.value] for r in readings], **({"copy": True} if is_copy else {}),
             }
-            for number, gateway, readings in messages
+            for number, gateway, readings, is_copy in messages
         )  # fmt: skip
+
+    def shown(self, readings: Sequence[Reading]) -> None:
+        """What a polled device has just answered, or put where it is read."""
+        device = readings[0].device
+        self._write([{"t": "shown", "device": device, "readings": [[r.metric, r.time_us, r.value] for r in readings]}])
 
     def acked(self, upto: int, also: Sequence[int]) -> None:
         """All up to `upto` are settled (acknowledged unless declared lost); `also` are acknowledged beyond it."""
@@ -144,7 +152,7 @@ class _Draft:
     """What has been read so far."""
 
     header: dict[str, Any] | None = None
-    made: dict[int, tuple[str, str, tuple[Reading, ...]]] = field(default_factory=dict)
+    made: dict[int, tuple[str, str, tuple[Reading, ...], bool]] = field(default_factory=dict)
     upto: int = 0
     also: set[int] = field(default_factory=set)
     lost: dict[int, str] = field(default_factory=dict)
@@ -168,19 +176,22 @@ class _Draft:
         elif kind == "loss":
             self.lost.update(dict.fromkeys(line["n"], str(line["reason"])))
         elif kind == "again":
-            for number in line["n"]:
-                self.resends[number] = self.resends.get(number, 0) + 1
+            self._again(line["n"])
         elif kind == "end":
             self.end = End(line["sent"], line["acked"], line["lost"], line["readings"])
-        else:
+        elif kind != "shown":  # what polled devices answered, for who compares it with what was read
             raise ValueError(f"unknown kind {kind!r}")
+
+    def _again(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self.resends[number] = self.resends.get(number, 0) + 1
 
     def _message(self, line: dict[str, Any]) -> None:
         number, device = int(line["n"]), str(line["device"])
         if number != len(self.made) + 1:
             raise ValueError(f"message {number} follows message {len(self.made)}")
         readings = tuple(Reading(device, metric, time_us, value) for metric, time_us, value in line["readings"])
-        self.made[number] = (str(line["gateway"]), device, readings)
+        self.made[number] = (str(line["gateway"]), device, readings, bool(line.get("copy", False)))
 
     def truth(self) -> Truth:
         messages = tuple(
@@ -188,8 +199,9 @@ class _Draft:
                 number, gateway, device, readings,
                 acked=number not in self.lost and (number <= self.upto or number in self.also),
                 lost=self.lost.get(number), resends=self.resends.get(number, 0),
+                is_copy=is_copy,
             )
-            for number, (gateway, device, readings) in self.made.items()
+            for number, (gateway, device, readings, is_copy) in self.made.items()
         )  # fmt: skip
         return Truth(self.header or {}, messages, self.end)
 

@@ -1,7 +1,12 @@
-"""A worker's snapshot: the rules engine's state and the open buckets of the rollups, which belong to one moment, as bytes."""
+"""A worker's snapshot: the rules engine's state and the open buckets of the rollups, which belong to one moment, as bytes.
+
+It is deflated here, quickly: columns of a city come to a tenth, and the server, which would compress what it is given at a
+fifth of the speed, leaves it alone.
+"""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,8 +18,11 @@ from citynet_ingest.state import State
 from citynet_rules.engine import Part
 from citynet_rules.transition import NONE_US
 
-_MAGIC = b"CNIW\x01"  # the last byte is the version of this format
-_HEAD = len(_MAGIC) + 4
+_MAGIC = b"CNIW\x02"  # the last byte is the version of this format
+_BEFORE = b"CNIW\x01"  # the same, not deflated
+_HEAD = 4  # bytes that give the length of the engine's state
+_LEVEL = 1  # others take several times as long for a few per cent
+_BYTES_MAX = 2 << 30  # inflated
 
 
 def take(state: State, commit: Commit, now_us: int) -> None:
@@ -24,21 +32,37 @@ def take(state: State, commit: Commit, now_us: int) -> None:
     """
     commit.partials = commit.partials.plus(*state.rollup.close_idle(now_us))
     engine = state.engine.snapshot()
-    commit.snapshot = _MAGIC + len(engine).to_bytes(4, "little") + engine + state.rollup.snapshot()
+    deflate = zlib.compressobj(_LEVEL)
+    pieces = (len(engine).to_bytes(_HEAD, "little"), engine, state.rollup.snapshot())
+    commit.snapshot = b"".join([_MAGIC, *map(deflate.compress, pieces), deflate.flush()])
 
 
 def split(snapshot: bytes) -> tuple[bytes, bytes | None]:
     """(state of the engine, open buckets) of a snapshot; no buckets in one of a worker before there were rollups.
 
     Raises:
-        CitynetError: of another version.
+        CitynetError: damaged, or of another version.
     """
-    if snapshot[:4] != _MAGIC[:4]:
+    magic, body = snapshot[: len(_MAGIC)], snapshot[len(_MAGIC) :]
+    if magic[:4] != _MAGIC[:4]:
         return snapshot, None
-    if snapshot[: len(_MAGIC)] != _MAGIC:
-        raise CitynetError(f"worker snapshot: format version {snapshot[4:5].hex() or 'missing'}, not {_MAGIC[4]}")
-    end = _HEAD + int.from_bytes(snapshot[len(_MAGIC) : _HEAD], "little")
-    return snapshot[_HEAD:end], snapshot[end:]
+    if magic == _MAGIC:
+        body = _inflated(body)
+    elif magic != _BEFORE:
+        raise CitynetError(f"worker snapshot: format version {magic[4:].hex() or 'missing'}, not {_MAGIC[4]}")
+    end = _HEAD + int.from_bytes(body[:_HEAD], "little")
+    return body[_HEAD:end], body[end:]
+
+
+def _inflated(body: bytes) -> bytes:
+    inflate = zlib.decompressobj()
+    try:
+        found = inflate.decompress(body, _BYTES_MAX)
+    except zlib.error as error:
+        raise CitynetError(f"worker snapshot: damaged ({error})") from None
+    if not inflate.eof:
+        raise CitynetError("worker snapshot: damaged (it is cut off, or too large)")
+    return found
 
 
 def restore(state: State, parts: Sequence[Part]) -> None:

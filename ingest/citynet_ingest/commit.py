@@ -53,7 +53,7 @@ class DeadLetter:
 class SystemEvent:
     """Something that operators must see and that no reading tells; `count` adds up within the hour."""
 
-    kind: Literal["broker_dropped", "gateway_cloned"]
+    kind: Literal["broker_dropped", "gateway_cloned", "rules_spread"]
     object: str
     count: int
     detail: str

@@ -23,6 +23,7 @@ from citynet_ingest import checkpoint, metrics, report
 from citynet_ingest.commit import Answers, Commit
 from citynet_ingest.copybody import days_of
 from citynet_ingest.isolation import condemned, refused_rows
+from citynet_ingest.lanes import lane_of
 from citynet_ingest.letter import Letter, reopen
 from citynet_ingest.link import AWAY, Link
 from citynet_ingest.ownership import as_bytes, claim, formers, last_commit
@@ -40,7 +41,9 @@ from citynet_ingest.store.rollups import days_of_partials
 from citynet_ingest.store.transaction import Connection, apply, copy_rows
 from citynet_ingest.watermarks import Watermarks
 from citynet_ingest.writer import Planned, RefusedError, Tell, Writer, tell_nobody
-from citynet_rules.engine import Engine
+from citynet_rules.engine import Engine, SeriesInfo
+from citynet_rules.guard import RuleFailedError, without
+from citynet_rules.joint.spread import Spread
 from citynet_rules.spec import RuleSet
 
 _RECOVER_PATIENCE_S = 900.0
@@ -75,6 +78,7 @@ class Committer:
     ) -> None:
         self._settings = settings
         self._given = rules  # as the files have them
+        self._failed: set[str] = set()  # of those the ones that threw on data
         self.offer = Offer()
         self._watermarks = watermarks
         self._link = Link(connect, settings)
@@ -87,6 +91,7 @@ class Committer:
         self._looked_at = 0.0
         self._trimmed_at = 0.0
         self._asked: list[Letter] = []
+        self._spread: list[Spread] = []  # as it was told last
         self.lanes_before: frozenset[int] | None = None  # those of ours that somebody had worked on before this start
         self.stopping = self._link.stopping
         self.watchdog = self._link.watchdog
@@ -96,16 +101,45 @@ class Committer:
     def is_database_up(self) -> bool:
         return self._link.is_up
 
+    @property
+    def rules(self) -> RuleSet:
+        """The rules as they run."""
+        return self._writer.rules
+
     def _fresh_state(self) -> State:
         receipts = {lane: Receipts(self._receipts_keep) for lane in self._link.lanes}
-        return State(Engine(self._writer.rules), receipts, self._watermarks)
+        return State(Engine(self._writer.rules, self._is_ours), receipts, self._watermarks)
+
+    def _is_ours(self, info: SeriesInfo) -> bool:
+        """Whether the readings of a series come to this worker."""
+        return lane_of(info.source) in self._link.lanes
 
     # --- recovery ---
 
     def recover(self) -> None:
         """Connect, own the shards, and rebuild what this worker knows. Retries until the database is there."""
         self._link.retry(self._link.open)
-        self._link.retry(self._rebuild, _RECOVER_PATIENCE_S)
+        while True:
+            try:
+                return self._link.retry(self._rebuild, _RECOVER_PATIENCE_S)
+            except RuleFailedError as error:
+                self._take_out(error)
+
+    def _take_out(self, error: RuleFailedError) -> None:
+        """Rules threw: from the next recovery on the others run without them."""
+        self._failed.update(error.rules)
+        for event in report.failed(error, self._settings.worker):
+            self._note(event)
+
+    def _note(self, event: dict[str, object]) -> None:
+        """Something that operators must see, outside of any commit."""
+        self._link.retry(lambda: self._link.open().execute(sql.text("system_event_add"), event))
+
+    def _without(self, error: RuleFailedError) -> None:
+        """Throw away the state in which rules threw; the commit before is settled first."""
+        self._settle()
+        self._take_out(error)
+        self.recover()
 
     def close(self) -> None:
         """Let go of everything; what is in flight is waited for, but not tried again."""
@@ -126,11 +160,14 @@ class Committer:
         found, reread = revive(connection, state, series, before, lanes)
         commit = Commit(1, SeriesBatch.empty(), transitions=found)
         checkpoint.take(state, commit, _now_us())
+        self._spread = []
+        self._look_for_spread(state, commit)
         self._link.partitions.forget()  # a commit that was refused may have missed one
         self._link.partitions.ensure(connection, days_of_partials(commit.partials))
         with connection.transaction():
             self._writer.claim = claim(connection, lanes, self._settings.worker)
             apply(connection, commit, self._writer.target())
+        report.committed(commit)
         self._number = commit.number
         self.state = state
         if self.lanes_before is None:
@@ -179,6 +216,13 @@ class Committer:
         return True
 
     def _plan(self, parcels: Sequence[Parcel], tell: Tell) -> Planned:
+        while True:
+            try:
+                return self._plan_once(parcels, tell)
+            except RuleFailedError as error:  # at least one rule fewer each time
+                self._without(error)
+
+    def _plan_once(self, parcels: Sequence[Parcel], tell: Tell) -> Planned:
         self._prepare(parcels)
         credit = max(1, self._settings.receive_maximum // 2)
         started = time.perf_counter()
@@ -193,7 +237,16 @@ class Committer:
         self._number = commit.number
         if self._is_snapshot_due():
             checkpoint.take(self.state, commit, _now_us())
+            self._look_for_spread(self.state, commit)
             self._snapshot_at = time.monotonic()
+
+    def _look_for_spread(self, state: State, commit: Commit) -> None:
+        """Let `commit` tell of rules that join series of other workers, where that has changed."""
+        found = state.engine.spread()
+        metrics.RULES_SPREAD.set(len({each.rule for each in found}))
+        if found and found != self._spread:
+            commit.events.append(report.spread(found, self._settings.worker))
+        self._spread = found
 
     def _is_snapshot_due(self) -> bool:
         return time.monotonic() - self._snapshot_at > self._settings.snapshot_s
@@ -305,7 +358,11 @@ class Committer:
     def tick(self, now_us: int, *, is_drained: bool) -> None:
         """The clock moved: rules that wait for silence may fire."""
         self._watermarks.tick(now_us, is_drained=is_drained)
-        transitions = self.state.engine.advance(self._watermarks.take())
+        try:
+            transitions = self.state.engine.advance(self._watermarks.take())
+        except RuleFailedError as error:
+            self._without(error)
+            return
         if transitions or self._is_snapshot_due():
             commit = Commit(self._number + 1, SeriesBatch.empty(), transitions=transitions)
             self._line_up(commit)
@@ -320,19 +377,20 @@ class Committer:
         self._settle()
         if problems:
             event = report.refused(problems, self._settings.worker)
-            self._link.retry(lambda: self._link.open().execute(sql.text("system_event_add"), event))
+            self._note(event)
         if rules is not None:
             self._link.retry(lambda: self._rearm(rules))
             self._snapshot_at = 0.0  # the next tick keeps it
 
     def _rearm(self, rules: RuleSet) -> None:
         connection = self._link.open()
+        self._failed.clear()
         self._arm(connection, rules)
-        self.state.engine = successor(self.state.engine, self._writer.rules, self._registry.load(connection))
+        self.state.engine = successor(self.state.engine, self._fresh_state().engine, self._registry.load(connection))
 
     def _arm(self, connection: Connection, rules: RuleSet) -> None:
         """What is not proved runs in shadow."""
-        self._writer.rules = arm(connection, rules, self._settings.worker)
+        self._writer.rules = arm(connection, without(rules, self._failed), self._settings.worker, self._failed)
         self._given = rules
         report.armed(self._writer.rules)
 

@@ -68,6 +68,27 @@ INFLIGHT_BYTES = Gauge(
     "citynet_ingest_inflight_bytes", "Bytes received and not yet acknowledged, of all sessions.", registry=REGISTRY
 )
 RULES = Gauge("citynet_ingest_rules", "Rules that are evaluated.", ["mode"], registry=REGISTRY)
+RULES_SPREAD = Gauge(
+    "citynet_ingest_rules_spread",
+    "Rules of this worker that join series of other workers, and are not evaluated as they are written.",
+    registry=REGISTRY,
+)
 RULES_REFUSED = Gauge(
     "citynet_ingest_rules_refused", "1 while the rule files were refused at the last reload.", registry=REGISTRY
+)
+RULES_FAILED = Counter("citynet_ingest_rules_failed", "Rules taken out because they threw on data.", registry=REGISTRY)
+LATE_SPANS = Gauge("citynet_ingest_late_spans", "Series with late readings that wait for hindsight.", registry=REGISTRY)
+HINDSIGHT = Counter(
+    "citynet_ingest_hindsight",
+    "Series judged in hindsight, by outcome: judged, unwatched (no rule that can be judged again), changed (more came "
+    "meanwhile), too_long (the window's readings end before the late ones do), failed.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+HINDSIGHT_FOUND = Counter(
+    "citynet_ingest_hindsight_found",
+    "What hindsight came to: raised (retrospective alerts), revised, withdrawn (notes beside alerts), dropped (alerts beyond "
+    "the bound of a window).",
+    ["what"],
+    registry=REGISTRY,
 )

@@ -37,9 +37,9 @@ class Offer:
         return found
 
 
-def successor(engine: Engine, rules: RuleSet, series: Sequence[SeriesInfo]) -> Engine:
-    """An engine of other rules that knows what `engine` knows: rules that decide as before go on where they stand."""
-    after = Engine(rules)
+def successor(engine: Engine, after: Engine, series: Sequence[SeriesInfo]) -> Engine:
+    """`after`, a fresh engine of other rules, knowing what `engine` knows: rules that decide as before go on where they
+    stand."""
     after.bind(series)
     after.restore(engine.snapshot())
     return after

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from sys import intern
 
 import numpy as np
 import psycopg
@@ -54,8 +55,9 @@ class Registry:
         return found
 
     def _remember(self, rows: list[tuple[object, ...]]) -> list[SeriesInfo]:
-        found = [
-            SeriesInfo(int(str(sid)), str(device), str(metric), str(source)) for sid, device, metric, source in rows
+        found = [  # a device, a metric, a source each stand in many rows: one string of each is enough
+            SeriesInfo(int(str(sid)), intern(str(device)), intern(str(metric)), intern(str(source)))
+            for sid, device, metric, source in rows
         ]
         self.ids.update((f"{info.device}/{info.metric}", info.id) for info in found)
         return found

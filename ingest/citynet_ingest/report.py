@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from citynet.runtime import log
 from citynet_ingest import metrics
-from citynet_ingest.commit import Commit
+from citynet_ingest.commit import Commit, SystemEvent
+from citynet_rules.guard import RuleFailedError
+from citynet_rules.joint.spread import Spread
 from citynet_rules.spec import RuleSet
 
 _log = log.get("ingest")
@@ -22,6 +24,11 @@ def committed(commit: Commit) -> None:
             metrics.BROKER_DROPPED.inc(event.count)
             effect = "messages of devices without a gateway may be lost; gateways send theirs again"
             _log.warning("broker-dropped", messages=event.count, detail=event.detail, effect=effect)
+        elif event.kind == "rules_spread":
+            effect = (
+                "objects over several workers are not evaluated, conditions there are unknown; --workers 1 has them all"
+            )
+            _log.warning("rules-spread", rules=event.count, detail=event.detail, effect=effect)
         else:
             metrics.CLONES.inc(event.count)
             _log.warning("gateway-cloned", gateway=event.object, detail=event.detail)
@@ -38,9 +45,25 @@ def armed(rules: RuleSet) -> None:
     _log.info("rules-armed", live=live, shadow=len(rules) - live)
 
 
+def spread(found: Sequence[Spread], worker: str) -> SystemEvent:
+    """Rules join series of other workers; returns the event for the database."""
+    detail = str(found[0]) if len(found) == 1 else f"{found[0]} (and {len(found) - 1} more)"
+    return SystemEvent("rules_spread", f"worker {worker}", len(found), detail[:500])
+
+
 def refused(problems: Sequence[str], worker: str) -> dict[str, object]:
     """The rule files hold mistakes and what was armed goes on; returns the event for the database."""
     metrics.RULES_REFUSED.set(1)
     _log.error("rules-refused", problems=list(problems), effect="the armed rules stay as they are")
     detail = problems[0] if len(problems) == 1 else f"{problems[0]} (and {len(problems) - 1} more)"
     return {"kind": "rules_refused", "object": f"worker {worker}", "count": 1, "detail": detail[:500]}
+
+
+def failed(error: RuleFailedError, worker: str) -> list[dict[str, object]]:
+    """Rules threw on data and are out until the next reload or start; returns the events for the database."""
+    effect = "the others run on; SIGHUP or a restart arms it again, its open alerts stay"
+    for rule in error.rules:
+        metrics.RULES_FAILED.inc()
+        _log.error("rule-failed", rule=rule, error=error.why, effect=effect)
+    detail = f"worker {worker}: {error.why}"[:500]
+    return [{"kind": "rule_failed", "object": rule, "count": 1, "detail": detail} for rule in error.rules]

@@ -78,6 +78,12 @@ class IngestSettings(Table):
         ge=0,
         description="How long after a reconnect nobody is called silent: their readings may be queued.",
     )
+    hindsight_s: float = Field(
+        10.0,
+        gt=0,
+        description="How long after a series' last late reading what came late is judged in hindsight; at most 30 times this"
+        " after the first.",
+    )
     rules: list[Path] = Field(default_factory=list, description="Rule files besides the shipped packs.")
     shipped_rules: bool = Field(True, description="Arm the rule packs that come with citynet.")
     metrics_port: int = Field(

@@ -11,6 +11,7 @@ import asyncio
 import gc
 import os
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -28,6 +29,7 @@ from citynet.runtime.settings import BrokerSettings, DatabaseSettings
 from citynet_ingest import metrics
 from citynet_ingest.commit import Answers
 from citynet_ingest.committer import Committer
+from citynet_ingest.hindsight import Hindsight
 from citynet_ingest.inbox import Haul, Inbox, Weighed
 from citynet_ingest.inlet import Inlet, now_us
 from citynet_ingest.lanes import lane_of, lanes_of
@@ -41,6 +43,7 @@ _TICK_S = 1.0
 _STOP_GRACE_S = 4.0
 _WATCH_S = 0.5
 _GC_OBJECTS = 50_000
+_SWITCH_S = 0.0005  # the writer needs the interpreter for microseconds, a hundred times a commit, while others decode
 # A database that is cut off silently is noticed in half a minute instead of two hours.
 _PROBES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 _log = log.get("worker")
@@ -58,6 +61,9 @@ class Worker:
         third = settings.inflight_bytes_max // 3  # one commit is written, one planned, one waits
         self._inbox = Inbox(settings.commit_readings_max, settings.commit_messages_max, third)
         self._committer = Committer(self._connect, settings, rules, self._watermarks, self._inbox.hold)
+        self._hindsight = Hindsight(
+            partial(self._connect, "hindsight"), lambda: self._committer.rules, settings.hindsight_s
+        )
         lanes = lanes_of(parse_shards(settings.shards))
         self._inlets = {lane: Inlet(lane, self, settings, broker) for lane in lanes}
         self._outage = log.OutageLog(_log, "broker")
@@ -70,9 +76,9 @@ class Worker:
         self._inflight_bytes = 0
         self._reloads: list[asyncio.Task[None]] = []
 
-    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+    def _connect(self, role: str = "ingest") -> psycopg.Connection[tuple[object, ...]]:
         given = conninfo_to_dict(**self._database.conninfo())
-        name = f"citynet-ingest-{self._settings.worker} on {socket.gethostname()[:24]}, process {os.getpid()}"
+        name = f"citynet-{role}-{self._settings.worker} on {socket.gethostname()[:24]}, process {os.getpid()}"
         target = make_conninfo("", **{**_PROBES, **given, "connect_timeout": 5, "application_name": name})
         return psycopg.connect(target, autocommit=True)
 
@@ -101,8 +107,10 @@ class Worker:
             self._committer.close()
             return
         _calm_collector()
+        sys.setswitchinterval(_SWITCH_S)
         committer = threading.Thread(target=self._commit_loop, name="committer")
         committer.start()
+        self._hindsight.start()
         sessions = [
             asyncio.create_task(inlet.session.run(), name=f"mqtt-session-{lane}")
             for lane, inlet in self._inlets.items()
@@ -113,6 +121,7 @@ class Worker:
             await self._stop.wait()
         finally:
             self._committer.stopping.set()
+            self._hindsight.stop()
             self._inbox.clear()
             self._inbox.wake()
             await asyncio.to_thread(committer.join, 2 * _STOP_GRACE_S)

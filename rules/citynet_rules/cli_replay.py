@@ -21,7 +21,7 @@ from citynet_rules.proof.history import Span
 from citynet_rules.proof.history import replay as run
 from citynet_rules.proof.store import RuleStore, open_store
 from citynet_rules.rule import COLOURS
-from citynet_rules.spec import RuleSet, load_rules, replaced, rule_files
+from citynet_rules.spec import RuleSet, library_paths, load_rules, replaced, rule_files
 from citynet_rules.transition import utc
 
 SHOWN = 40  # lines of a difference as text; --json has all
@@ -59,7 +59,8 @@ def chosen(only: list[Path] | None, new: list[Path] | None, armed: Callable[[], 
         return Choice(rules, [rule.id for rule in rules])
     files = armed()
     rules = load_rules(files) if files else RuleSet()
-    return Choice(replaced(rules, load_rules(rule_files(new))) if new else rules, None)
+    base = [*files, *(path for path in library_paths() if path not in files)]
+    return Choice(replaced(rules, load_rules(rule_files(new), base)) if new else rules, None)
 
 
 def span_of(from_text: str, to_text: str, warmup_h: float) -> Span:

@@ -216,6 +216,12 @@ def _offset_us(zone: str, quarter: int) -> int:
     return round((offset or timedelta()).total_seconds()) * 1_000_000
 
 
+def local_us(zone: str, time_us: int) -> int:
+    """Local time in µs since 1970 as the clocks there show it; of a time that no calendar holds UTC."""
+    offset_us = _offset_us(zone, time_us // QUARTER_US)
+    return time_us if offset_us == _NO_CALENDAR else time_us + offset_us
+
+
 def _fits_day(condition: Condition, day: int) -> bool:
     """`_is_day` of a day counted from 1970."""
     try:

@@ -17,7 +17,7 @@ A watermark W of a source promises that no reading of its series at or before W 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,9 @@ from citynet.errors import CitynetError
 from citynet.quality import LATE
 from citynet_rules.derived import in_order
 from citynet_rules.group import Group
+from citynet_rules.guard import advanced, fed
 from citynet_rules.joint.front import JointKind
+from citynet_rules.joint.spread import Spread, may_spread, spread
 from citynet_rules.joint.stage import Stage, is_joint
 from citynet_rules.kinds import KINDS
 from citynet_rules.kinds.jump import JumpRule
@@ -62,11 +64,16 @@ class Fed:
 class Engine:
     """Evaluates a rule set on any number of series.
 
-    Memory: about 30 bytes a series and 200 bytes a (rule, series) pair, plus the `SeriesInfo`s. Cost: vector work per
-    reading; scalar steps only for (rule, series) pairs whose readings of a batch may change something.
+    Memory: about 30 bytes a series and 200 bytes a (rule, series) pair (with a window or a week to keep, up to 12 KB), plus
+    the `SeriesInfo`s. Cost: vector work per reading; scalar steps only for (rule, series) pairs whose readings of a batch
+    may change something.
     """
 
-    def __init__(self, rules: RuleSet) -> None:
+    def __init__(self, rules: RuleSet, is_joined: Callable[[SeriesInfo], bool] = lambda _: True) -> None:
+        """`is_joined` says of which series the readings come here: joins would wait for others in vain."""
+        self._is_joined = is_joined
+        self._may_spread = may_spread(rules)
+        self._rules = rules
         self._series = SeriesTable()
         derived, _ = in_order(rules.derived)
         names = frozenset(each.name for each in derived)
@@ -105,8 +112,9 @@ class Engine:
                 fresh.append((slot, info))
             self._series.info[slot] = info
             self._series.set_source(slot, info.source)
-            self._ids[info.device, info.metric] = info.id
-            self._names[info.id] = (info.device, info.metric)
+            name = (info.device, info.metric)
+            self._ids[name] = info.id
+            self._names[info.id] = name
         self._watch(fresh)
 
     def feed(self, batch: SeriesBatch) -> Fed:
@@ -114,6 +122,7 @@ class Engine:
 
         Raises:
             CitynetError: a series has two runs of rows (nothing has been taken then).
+            RuleFailedError: rules threw; so does `advance`. This engine is of no use any more.
         """
         quality = batch.quality & np.uint8(~LATE & 0xFF)
         if not len(batch):
@@ -131,10 +140,7 @@ class Engine:
         muted = replace(
             segments, flags=np.zeros_like(segments.flags)
         )  # rules in shadow leave no mark on what is stored
-        found = [
-            self._dress(group, group.kernel.feed(group.pairs, muted if group.is_shadow else segments))
-            for group in self._groups
-        ]
+        found = [self._dress(group, fed(group, muted if group.is_shadow else segments)) for group in self._groups]
         self._series.move(segments)
         if self._stage is not None:
             found += self._dress_made(self._stage.feed(segments, self._series))
@@ -150,7 +156,7 @@ class Engine:
         for source, watermark_us in watermarks.items():
             self._series.pass_time(source, watermark_us)
         progress = self._series.progress()
-        found = [self._dress(group, group.kernel.advance(group.pairs, progress)) for group in self._groups]
+        found = [self._dress(group, advanced(group, progress)) for group in self._groups]
         if self._stage is not None:
             found += self._dress_made(self._stage.advance(self._series))
         return self._judged(found)
@@ -160,11 +166,24 @@ class Engine:
         µs, -2**62 where there is none)."""
         return self._series.ids.copy(), self._series.tip_us.copy()
 
+    @property
+    def pairs(self) -> int:
+        """How many (rule, object) pairs are evaluated."""
+        return sum(len(group.pairs) for group, _ in self._tables())
+
     def joins(self) -> dict[str, tuple[int, int]]:
         """By join (``derived NAME``, ``score RULE``, ``when RULE``): readings that wait, and that were let go because too many
         waited since this engine was made."""
         nodes = [] if self._stage is None else self._stage.nodes
         return {node.name: (len(node.join.waiting.object), node.join.dropped) for node in nodes}
+
+    def spread(self) -> list[Spread]:
+        """What is not evaluated as it is written because readings come elsewhere, by rule; for bound series."""
+        if not self._may_spread:
+            return []
+        return spread(
+            self._rules, {info.device: self._is_joined(info) for info in self._series.info if info is not None}
+        )
 
     def open_alerts(self) -> list[OpenAlert]:
         """What is in force, by rule and object. A database that believes in more (its rule is gone or was changed) may
@@ -265,14 +284,22 @@ class Engine:
     def _watch(self, fresh: list[tuple[int, SeriesInfo]]) -> None:
         """Make the pairs of newly bound series."""
         bound: I32 = np.array([info.id for _, info in fresh], np.int32)
+        by_metric: dict[str, list[tuple[int, SeriesInfo]]] = defaultdict(list)
+        for slot, info in fresh:
+            by_metric[info.metric].append((slot, info))
         for group in self._groups:
-            rows = [(n, slot, info.id) for slot, info in fresh for n in group.watching(info.device, info.metric)]
+            rows = [
+                (slot, n, info.id)
+                for metric in by_metric.keys() & group.metrics
+                for slot, info in by_metric[metric]
+                for n in group.watching(info.device, metric)
+            ]
             if rows:
-                columns = np.array(rows, np.int64)
-                group.add(columns[:, 0].astype(np.int32), columns[:, 1], columns[:, 2].astype(np.int32))
+                columns = np.array(sorted(rows), np.int64)
+                group.add(columns[:, 1].astype(np.int32), columns[:, 0], columns[:, 2].astype(np.int32))
             group.drop_waiting(bound)
         if self._stage is not None:
-            self._stage.bind(fresh)
+            self._stage.bind((slot, info) for slot, info in fresh if self._is_joined(info))
 
     def _segments(self, batch: SeriesBatch, start: I64, slot: I64, late: Bools | None) -> Segments:
         """The accepted readings of a batch, without the late ones."""

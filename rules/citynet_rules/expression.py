@@ -31,6 +31,7 @@ from citynet_rules.unit import Dimension, Unit, UnitError
 
 LENGTH_MAX = 1000
 DEPTH_MAX = 32
+OPERATORS_MAX = 100  # a chain of them is as deep a tree, and trees are walked by recursion
 WINDOW_S_MAX = 86_400.0
 ARGUMENTS_MAX = 16
 BOOL = "condition"
@@ -267,6 +268,9 @@ def _tokens(text: str) -> list[tuple[str, str, int]]:
         kind = str(match.lastgroup)
         found.append((kind, match[kind], match.start(kind) + 1))
         place = match.end()
+    operators = [at for kind, word, at in found if word in WORDS or (kind == "op" and word not in "(,)")]
+    if len(operators) > OPERATORS_MAX:
+        raise ExpressionError(operators[OPERATORS_MAX], f"more than {OPERATORS_MAX} operators")
     return [*found, ("end", "", len(text) + 1)]
 
 

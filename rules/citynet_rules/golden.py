@@ -5,7 +5,8 @@
     from_s,to_s,step_s,device,value,to_value
 
 One line is the readings of `device` every `step_s` seconds from `from_s` to `to_s`, both included, with `value`, or on a
-straight line from `value` to `to_value` where that is given. Device ``@gw-1`` is a watermark of that gateway (``@`` alone
+straight line from `value` to `to_value` where that is given. Where there are columns `hz` and `swing` with numbers, a sine of
+that frequency and amplitude is added, its phase 0 at 0 s. Device ``@gw-1`` is a watermark of that gateway (``@`` alone
 of the server); all devices are behind gw-1. ``NAME.expected`` beside it holds one transition a line: seconds, device,
 change, colour, value.
 """
@@ -25,6 +26,7 @@ from citynet_rules.engine import Engine, SeriesInfo, Transition
 from citynet_rules.rule import COLOURS, Rule
 from citynet_rules.spec import RuleSet
 
+WAVE = ("hz", "swing")
 COLUMNS = ("from_s", "to_s", "step_s", "device", "value", "to_value")
 READINGS_MAX = 1_000_000
 GATEWAY = "gw-1"
@@ -107,7 +109,7 @@ def _feed(engine: Engine, number: dict[str, int], rows: Sequence[Row]) -> list[T
 def _rows(case: Path) -> list[Row]:
     rows: list[Row] = []
     with reading(case) as table:
-        places = [table.place(name) for name in COLUMNS]
+        places = [table.place(name) for name in (*COLUMNS, *(name for name in WAVE if name in table.header))]
         for cells in table.rows():
             rows += _expanded(table, cells, places)
             if len(rows) > READINGS_MAX:
@@ -130,6 +132,9 @@ def _expanded(table: CsvTable, cells: list[str], places: Sequence[int]) -> list[
     if not device:
         raise table.error("device is missing")
     values = np.linspace(value, to_value if np.isfinite(to_value) else value, len(seconds))
+    if len(places) == len(COLUMNS) + len(WAVE):
+        hz, swing = (table.number(cells, place) for place in places[len(COLUMNS) :])
+        values += np.where(np.isfinite(hz * swing), swing * np.sin(2 * np.pi * hz * seconds), 0.0)
     return [(second, 0, device, each) for second, each in zip(seconds.tolist(), values.tolist(), strict=True)]
 
 

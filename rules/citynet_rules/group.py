@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from math import isfinite
 
 import numpy as np
 
-from citynet.batch import F64, I32, I64, Bools
+from citynet.batch import F64, I32, I64, U8, Bools
 from citynet.errors import CitynetError
 from citynet_rules.kinds.kind import Kind, Pairs, Rows
 from citynet_rules.rule import Rule
@@ -31,6 +31,11 @@ class Group:
             self._by_metric.setdefault(rule.metric, []).append(number)
         self._waiting_keys: I64 = np.empty(0, np.int64)
         self._waiting_state: Rows = np.empty(0, kind.state)
+
+    @property
+    def metrics(self) -> Set[str]:
+        """The metrics of its rules."""
+        return self._by_metric.keys()
 
     def watching(self, device: str, metric: str) -> list[int]:
         """Numbers of the rules that select a series."""
@@ -84,17 +89,24 @@ class Group:
     def save(self, ids: I32) -> KindTable:
         """Every pair's state; `ids` are the series ids by slot."""
         keys = np.concatenate([_keys(self.pairs.rule, ids[self.pairs.slot]), self._waiting_keys])
-        state = np.concatenate([self.pairs.state, self._waiting_state])
+        fresh = np.concatenate(
+            [
+                self._is_fresh(self.pairs.rule, self.pairs.state),
+                self._is_fresh(_rule_of(self._waiting_keys), self._waiting_state),
+            ]
+        )
         order = np.argsort(keys, kind="stable")
-        rule = (keys[order] >> 32).astype("<i4")
+        rule = _rule_of(keys[order]).astype("<i4")
         series = (keys[order] & 0xFFFF_FFFF).astype("<u4")
+        moved = order[~fresh[order]]
         return KindTable(
             kind=self.name,
             layout=self._layout(),
             rules=[r.fingerprint for r in self.rules],
             rule=rule.tobytes(),
             series=series.tobytes(),
-            state=state[order].tobytes(),
+            state=self._rows(moved).tobytes(),
+            fresh=fresh[order].tobytes() if fresh.any() else b"",
         )
 
     def load(self, tables: Sequence[tuple[Part, KindTable]], ids: I32) -> None:
@@ -115,7 +127,8 @@ class Group:
         if table.layout != self._layout():
             return
         old = np.frombuffer(table.rule, "<i4")
-        fits = len(table.state) == len(old) * self.kind.state.itemsize
+        kept = len(old) - np.count_nonzero(np.frombuffer(table.fresh, np.bool_))
+        fits = len(table.state) == kept * self.kind.state.itemsize
         if not fits or (len(old) and not 0 <= old.min() <= old.max() < len(table.rules)):
             raise CitynetError(f"rules snapshot: states of kind {self.name} do not fit their index")
 
@@ -125,8 +138,28 @@ class Group:
         series = np.frombuffer(table.series, "<i4").astype(np.int32)
         number = {rule.fingerprint: n for n, rule in enumerate(self.rules)}
         now = np.array([number.get(fingerprint, -1) for fingerprint in table.rules], np.int64)[old]
-        kept = (now >= 0) & part.has(series)
-        return _keys(now[kept].astype(np.int32), series[kept]), np.frombuffer(table.state, self.kind.state)[kept]
+        wanted = (now >= 0) & part.has(series)
+        moved = ~np.frombuffer(table.fresh, np.bool_) if table.fresh else np.ones(len(old), np.bool_)
+        rule: I32 = now[wanted].astype(np.int32)
+        rows = self.kernel.fresh(rule)
+        rows[moved[wanted]] = np.frombuffer(table.state, self.kind.state)[wanted[moved]]
+        return _keys(rule, series[wanted]), rows
+
+    def _is_fresh(self, rule: I32, state: Rows) -> Bools:
+        """Which rows are those of new pairs, to the last bit."""
+        if not len(rule):
+            return np.empty(0, np.bool_)
+        same: Bools = (_bytes_of(state) == _bytes_of(self.kernel.fresh(rule))).all(axis=1)
+        return same
+
+    def _rows(self, place: I64) -> Rows:
+        """States at these places of the pairs and, behind them, of those that wait."""
+        count = len(self.pairs)
+        rows = np.empty(len(place), self.kind.state)
+        waits = place >= count
+        rows[~waits] = self.pairs.state[place[~waits]]
+        rows[waits] = self._waiting_state[place[waits] - count]
+        return rows
 
     def _adopt(self, state: Rows, keys: I64) -> None:
         """Overwrite the rows of `state` for which a kept one waits."""
@@ -145,6 +178,16 @@ class Group:
 
     def _layout(self) -> str:
         return repr(self.kind.state.descr)
+
+
+def _rule_of(keys: I64) -> I32:
+    """The rules of keys."""
+    return (keys >> 32).astype(np.int32)
+
+
+def _bytes_of(rows: Rows) -> U8:
+    """Rows of a packed dtype as a table of bytes."""
+    return np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
 
 
 def _keys(rule: I32, series: I32) -> I64:

@@ -65,12 +65,12 @@ def lint(rules: RuleSet, today: date) -> list[Finding]:
     """All findings, in order of the rules."""
     found: list[Finding] = []
     for rule in rules:
-        origin = rules.origins.get(rule.id, "")
         for severity, field, message in _of_rule(rule, today):
+            origin = rules.place(rule.id, *field.split("."))
             found.append(Finding(severity, origin, f"{rule.id}.{field}", message))
     for one, other in combinations(rules, 2):
         if message := _overlap(one, other):
-            where = rules.origins.get(other.id, "")
+            where = rules.place(other.id, "levels")
             found.append(
                 Finding("warning", where, f"{other.id}.levels", f"{message} {rules.origins.get(one.id, one.id)}")
             )
@@ -108,7 +108,7 @@ def _overlap(one: Rule, other: Rule) -> str:
         return ""
     if not isinstance(one, LimitRule | GradedRule) or not isinstance(other, LimitRule | GradedRule):
         return ""
-    settings = ("direction", "window_s", "table", "per", "over_s")
+    settings = ("direction", "window_s", "table", "per", "over_s", "measure", "low_hz", "high_hz")
     if any(getattr(one, name, None) != getattr(other, name, None) for name in settings):
         return ""
     sign = -1 if isinstance(one, LimitRule) and one.direction == "low" else 1

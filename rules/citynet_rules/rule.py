@@ -33,6 +33,7 @@ Mode = Literal["live", "shadow"]
 
 PLACEHOLDERS = frozenset({"value", "limit", "unit", "device", "metric", "since"})
 GLOBS_MAX = 64
+CONTACTS_MAX = 8
 
 Line = Annotated[str, Field(min_length=1, max_length=200)]
 Optional = Annotated[str, Field(max_length=200)]
@@ -55,6 +56,17 @@ class ScoreFloor(BaseModel):
         if self.precision is None and self.recall is None:
             raise ValueError("needs precision, recall or both")
         return self
+
+
+class Override(BaseModel):
+    """That a city changed `changed` settings of a rule, and who answers for it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    author: Line
+    reason: str
+    date: date
+    changed: tuple[str, ...]
 
 
 class Rule(BaseModel):
@@ -85,12 +97,14 @@ class Rule(BaseModel):
     score_floor: ScoreFloor | None = None
     guidance_zh: Prose = ""
     guidance_en: Prose = ""
+    contacts: Annotated[tuple[Line, ...], Field(strict=False, max_length=CONTACTS_MAX)] = ()
     template_zh: Annotated[str, Field(max_length=500)] = ""
     template_en: Annotated[str, Field(max_length=500)] = ""
     when: Annotated[tuple[Condition, ...], Field(strict=False, max_length=CONDITIONS_MAX)] = ()
     when_unknown: Literal["met", "unmet"] = "unmet"
     when_ends: Literal["clear", "hold"] = "clear"
     when_wait_s: Age = 900.0
+    override: Override | None = None  # set by the loader; no rule file may say it
     _rests_on: tuple[str, ...] = ()  # fingerprints of the derived metrics behind it
 
     @field_validator("id", "metric")
@@ -151,7 +165,7 @@ class Rule(BaseModel):
     def resting_on(self, derived: Mapping[str, str]) -> Self:
         """The same rule as it decides with these derived metrics (fingerprints by name), if it names any of them: its own
         `fingerprint` and `digest` then change with theirs."""
-        named = {text.rpartition("/")[2] for text in _texts(self.model_dump(mode="json"))}
+        named = names_in(self)
         found = tuple(derived[name] for name in sorted(named & derived.keys()))
         if found == self._rests_on:
             return self
@@ -179,9 +193,15 @@ class Rule(BaseModel):
     def digest(self) -> str:
         """Names the whole rule as it is written: what somebody decides to arm. `mode` is left out, so that a decision made
         for a rule in shadow, and its score, are of the same text."""
-        facts = self.model_dump(mode="json", exclude={"mode", *(() if self.when else _CONDITIONS)})
+        silent = {name for name in ("contacts", "override") if not getattr(self, name)}
+        facts = self.model_dump(mode="json", exclude={"mode", *silent, *(() if self.when else _CONDITIONS)})
         facts |= {"rests_on": self._rests_on} if self._rests_on else {}
         return blake2b(msgspec.json.encode(facts, order="deterministic"), digest_size=16).hexdigest()
+
+
+def names_in(model: BaseModel) -> set[str]:
+    """Every text of a rule or derived metric that may be the name of a metric."""
+    return {text.rpartition("/")[2] for text in _texts(model.model_dump(mode="json"))}
 
 
 def _texts(value: object) -> Iterator[str]:

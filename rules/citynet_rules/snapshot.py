@@ -17,7 +17,8 @@ BYTES_MAX = 1 << 30
 
 class KindTable(msgspec.Struct, frozen=True):
     """The pairs of one kind, ordered by rule and series: `rule` int32 into `rules` (fingerprints), `series` int32 ids,
-    `state` rows of the dtype that `layout` describes."""
+    `state` rows of the dtype that `layout` describes. Most pairs are as they were made: `fresh` has a 1 for each of them
+    (uint8; nothing at all if there is none), and their rows are left out."""
 
     kind: str
     layout: str
@@ -25,6 +26,7 @@ class KindTable(msgspec.Struct, frozen=True):
     rule: bytes
     series: bytes
     state: bytes
+    fresh: bytes = b""
 
 
 class JoinTable(msgspec.Struct, frozen=True):
@@ -107,5 +109,6 @@ def _check(snapshot: Snapshot) -> None:
     if not (len(snapshot.ids) * 2 == len(snapshot.tip_us) == len(snapshot.tip) and len(snapshot.ids) % 4 == 0):
         raise CitynetError("rules snapshot: columns of the series differ in length")
     for table in snapshot.tables:
-        if len(table.rule) != len(table.series) or len(table.rule) % 4:
+        count = len(table.rule) // 4
+        if len(table.rule) != len(table.series) or len(table.rule) % 4 or len(table.fresh) not in (0, count):
             raise CitynetError(f"rules snapshot: columns of kind {table.kind[:64]} differ in length")

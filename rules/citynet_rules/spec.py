@@ -16,7 +16,8 @@ from citynet_rules.condition import check_zone
 from citynet_rules.derived import Derived, closures, in_order
 from citynet_rules.kinds import KINDS
 from citynet_rules.kinds.witness import NEIGHBOURS_MAX
-from citynet_rules.rule import Rule
+from citynet_rules.override import OVERRIDE, Head, Places, Written, head_of, overridden, unknown_rule
+from citynet_rules.rule import Rule, names_in
 from citynet_rules.rulefile import SUFFIXES, Key, RuleFile, RuleFileError, read
 
 RULES_MAX = 10_000
@@ -32,13 +33,23 @@ _LIBRARY = Path(__file__).with_name("library")
 
 @dataclass(frozen=True)
 class RuleSet:
-    """Checked rules in file order, ids unique. `origins` tells for each id where it stands: ``file:line``.
-    `neighbours` are the devices beside each device, by metric: witnesses of kind `witness`."""
+    """Checked rules in file order, ids unique. `origins` tells for each id where it stands: ``file:line``; `places` where
+    each of its settings does; `off` by id where a city switched a rule off. `neighbours` are the devices beside each device,
+    by metric: witnesses of kind `witness`."""
 
     rules: tuple[Rule, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
     derived: tuple[Derived, ...] = ()
     neighbours: Near = field(default_factory=dict)
+    places: Mapping[str, Places] = field(default_factory=dict)
+    off: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, ident: str, *key: str) -> str:
+        """``file:line`` of a rule's setting where an override changed it, else of the rule."""
+        places = self.places.get(ident)
+        if places is not None and places.over is not None and places.over.has(*key[:1]):
+            return places.of(*key)
+        return self.origins.get(ident, "")
 
     def __len__(self) -> int:
         return len(self.rules)
@@ -68,12 +79,23 @@ def rule_files(paths: Sequence[Path] | None) -> list[Path]:
     return files
 
 
-def load_rules(paths: Sequence[Path]) -> RuleSet:
+def load_rules(paths: Sequence[Path], base: Sequence[Path] | None = None) -> RuleSet:
     """Load and check rule files.
+
+    An override of a rule that stands in none of the files takes it, as it is written there, from those of `base` (default: the
+    shipped packs), and the derived metrics that it names with it.
 
     Raises:
         ConfigError: with all problems of all files, each ``file:line: rule-id.field: message``.
     """
+    rules, problems = read_rules(paths, base)
+    if problems:
+        raise ConfigError(problems)
+    return rules
+
+
+def read_rules(paths: Sequence[Path], base: Sequence[Path] | None = None) -> tuple[RuleSet, list[str]]:
+    """As `load_rules`: the rules without mistakes, and all problems of the others."""
     problems: list[str] = []
     loaded = _Loaded()
     for path in paths:
@@ -88,10 +110,12 @@ def load_rules(paths: Sequence[Path]) -> RuleSet:
         problems.append(f"{len(loaded.rules)} rules, at most {RULES_MAX}")
     if len(loaded.derived) > DERIVED_MAX:
         problems.append(f"{len(loaded.derived)} derived metrics, at most {DERIVED_MAX}")
+    problems += loaded.override(paths, base)
     problems += loaded.relations()
-    if problems:
-        raise ConfigError(problems)
-    return _rested(RuleSet(tuple(loaded.rules), loaded.origins, tuple(loaded.derived), loaded.near))
+    rules = RuleSet(
+        tuple(loaded.rules), loaded.origins, tuple(loaded.derived), loaded.near, loaded.rule_places, loaded.off
+    )
+    return _rested(rules), problems
 
 
 def _rested(rules: RuleSet) -> RuleSet:
@@ -101,7 +125,7 @@ def _rested(rules: RuleSet) -> RuleSet:
 
 
 class _Loaded:
-    """What was read so far; `origins` by rule id, `places` by name of a derived metric."""
+    """What was read so far; `origins` and `rule_places` by rule id, `places` by name of a derived metric."""
 
     def __init__(self) -> None:
         self.rules: list[Rule] = []
@@ -109,6 +133,9 @@ class _Loaded:
         self.origins: dict[str, str] = {}
         self.places: dict[str, str] = {}
         self.near: dict[str, dict[str, tuple[str, ...]]] = {}
+        self.rule_places: dict[str, Places] = {}
+        self.overrides: list[Written] = []
+        self.off: dict[str, str] = {}
 
     def read(self, source: RuleFile) -> list[Problem]:
         """Take the tables of a file; what is wrong in them."""
@@ -123,10 +150,20 @@ class _Loaded:
             if derived is not None:
                 self.derived.append(derived)
         for number, table in enumerate(_tables(source, TABLE)):
-            rule, wrong = _rule(source, number, _with_zone(table, zone))
-            found += wrong + _claim(source, (TABLE, number, "id"), table, self.origins)
-            if rule is not None:
+            zoned = _with_zone(table, zone)
+            rule, wrong = _rule(source, number, zoned)
+            claimed = _claim(source, (TABLE, number, "id"), table, self.origins)
+            found += wrong + claimed
+            if rule is not None and isinstance(zoned, Mapping):
                 self.rules.append(rule)
+                if not claimed:
+                    self.rule_places[rule.id] = Places(Written(source, TABLE, number, _text_keys(zoned)))
+        for number, table in enumerate(_tables(source, OVERRIDE)):
+            zoned = _with_zone(table, zone)
+            if isinstance(zoned, Mapping):
+                self.overrides.append(Written(source, OVERRIDE, number, _text_keys(zoned)))
+            else:
+                found.append((source.line((OVERRIDE, number)), f"{OVERRIDE}[{number}]", "a table was expected"))
         return found + self._neighbours(source)
 
     def _neighbours(self, source: RuleFile) -> list[Problem]:
@@ -144,6 +181,62 @@ class _Loaded:
                 else:
                     of[str(device)] = tuple(others)
         return found
+
+    def override(self, paths: Sequence[Path], base: Sequence[Path] | None) -> list[str]:
+        """Change rules as the overrides say; what is wrong with those."""
+        if not self.overrides:
+            return []
+        read_already = {path.resolve() for path in paths}
+        below = _Loaded()
+        for path in library_paths() if base is None else base:
+            if path.resolve() not in read_already:
+                below.read(read(path))  # what is wrong there is told where that file is loaded
+        found: list[str] = []
+        taken: dict[str, Written] = {}
+        for over in self.overrides:
+            head, problems = head_of(over)
+            if head is not None and head.rule in taken:
+                told = f"is already overridden at {taken[head.rule].place()}"
+                problems = [(over.line("rule"), f"{OVERRIDE} of {head.rule[:64]}", told)]
+            elif head is not None:
+                taken[head.rule] = over
+                problems = self._put_over(over, head, below)
+            found += [f"{over.source.path}:{line}: {where}: {text}" for line, where, text in sorted(problems)]
+        return found
+
+    def _put_over(self, over: Written, head: Head, below: _Loaded) -> list[Problem]:
+        """Change one rule."""
+        own = self.rule_places.get(head.rule)
+        if own is None and head.rule in self.origins:
+            return []  # the rule itself has mistakes, and they are told
+        places = own or below.rule_places.get(head.rule)
+        if places is None:
+            return [unknown_rule(over, head.rule, [*self.rule_places, *below.rule_places])]
+        home = self if own else below
+        before = next(rule for rule in home.rules if rule.id == head.rule)
+        rule, problems = overridden(before, places.rule, over, head)
+        if rule is None:
+            return problems
+        if own is None:
+            self.rules.append(rule)
+            self.origins[rule.id] = below.origins[rule.id]
+            self._take_derived(rule, below)
+        else:
+            self.rules[self.rules.index(before)] = rule
+        self.rule_places[rule.id] = Places(places.rule, over)
+        if not head.armed:
+            self.off[rule.id] = over.place("armed")
+            self.rules.remove(rule)
+        return []
+
+    def _take_derived(self, rule: Rule, below: _Loaded) -> None:
+        """The derived metrics that a rule from elsewhere names, and those behind them."""
+        wanted, missing = names_in(rule), {each.name: each for each in below.derived if each.name not in self.places}
+        while found := wanted & missing.keys():
+            for name in sorted(found):
+                self.derived.append(missing.pop(name))
+                self.places[name] = below.places[name]
+                wanted |= names_in(self.derived[-1])
 
     def relations(self) -> list[str]:
         """What is wrong between tables: cycles, units that differ."""
@@ -188,9 +281,19 @@ def replaced(rules: RuleSet, over: RuleSet) -> RuleSet:
     metrics by name likewise."""
     new = {rule.id: rule for rule in over}
     kept = tuple(new.pop(rule.id, rule) for rule in rules)
+    kept = tuple(rule for rule in kept if rule.id not in over.off)
     derived = {each.name: each for each in (*rules.derived, *over.derived)}
-    origins, near = {**rules.origins, **over.origins}, {**rules.neighbours, **over.neighbours}
-    return _rested(RuleSet(kept + tuple(new.values()), origins, tuple(derived.values()), near))
+    off = {ident: place for ident, place in rules.off.items() if ident not in over.origins}
+    return _rested(
+        RuleSet(
+            kept + tuple(new.values()),
+            {**rules.origins, **over.origins},
+            tuple(derived.values()),
+            {**rules.neighbours, **over.neighbours},
+            {**rules.places, **over.places},
+            {**off, **over.off},
+        )
+    )
 
 
 def _strangers(source: RuleFile) -> list[Problem]:
@@ -199,15 +302,18 @@ def _strangers(source: RuleFile) -> list[Problem]:
         (
             source.line((name,)),
             str(name),
-            f"unknown key (a rule file holds [[{TABLE}]], [[{DERIVED}]] and [{NEAR}.METRIC] tables and {ZONE})",
+            f"unknown key (a rule file holds [[{TABLE}]], [[{DERIVED}]], [[{OVERRIDE}]] and [{NEAR}.METRIC] tables and {ZONE})",
         )
         for name in source.data
-        if name not in {TABLE, DERIVED, ZONE, NEAR}
+        if name not in {TABLE, DERIVED, OVERRIDE, ZONE, NEAR}
     ]
     found += [(source.line(key), _owner(source.data, key), "stands twice") for key in source.doubles]
-    if DERIVED in source.data and not isinstance(source.data[DERIVED], list):
-        found.append((source.line((DERIVED,)), DERIVED, f"[[{DERIVED}]] tables were expected"))
-    if not _tables(source, TABLE) and not _tables(source, DERIVED) and NEAR not in source.data:
+    found += [
+        (source.line((name,)), name, f"[[{name}]] tables were expected")
+        for name in (DERIVED, OVERRIDE)
+        if name in source.data and not isinstance(source.data[name], list)
+    ]
+    if not any(_tables(source, name) for name in (TABLE, DERIVED, OVERRIDE)) and NEAR not in source.data:
         found.append((source.line((TABLE,)), TABLE, f"at least one [[{TABLE}]] was expected"))
     return found
 
@@ -221,13 +327,20 @@ def _zone(source: RuleFile, zone: object) -> list[Problem]:
 
 
 def _with_zone(table: object, zone: object) -> object:
-    """A rule whose schedules have the file's time zone where they name none."""
+    """A rule that has the file's time zone where it or a schedule of it names none."""
+    if isinstance(table, dict) and isinstance(zone, str) and ZONE not in table and _takes_zone(table.get("kind")):
+        table = {**table, ZONE: zone}
     when = table.get("when") if isinstance(table, dict) else None
     if not isinstance(table, dict) or not isinstance(when, list) or not isinstance(zone, str):
         return table
     schedule = {"days", "hours", "dates"}
     filled = [{ZONE: zone, **each} if isinstance(each, dict) and each.keys() & schedule else each for each in when]
     return {**table, "when": filled}
+
+
+def _takes_zone(word: object) -> bool:
+    kind = KINDS.get(word) if isinstance(word, str) else None
+    return kind is not None and ZONE in kind.model.model_fields
 
 
 def _owner(data: Mapping[str, Any], key: Key) -> str:
@@ -275,6 +388,9 @@ def _rule(source: RuleFile, number: int, table: object) -> tuple[Rule | None, li
     if not isinstance(table, dict):
         return None, [(source.line((TABLE, number)), name, "a table was expected")]
     problems: list[Problem] = []
+    if OVERRIDE in table:
+        problems.append((source.line((TABLE, number, OVERRIDE)), f"{name}.{OVERRIDE}", "unknown key"))
+        table = {key: value for key, value in table.items() if key != OVERRIDE}
     word = table.get("kind")
     kind = KINDS.get(word) if isinstance(word, str) else None
     if kind is None and "kind" in table:
@@ -289,7 +405,7 @@ def _rule(source: RuleFile, number: int, table: object) -> tuple[Rule | None, li
             if kind or item["type"] != "extra_forbidden"  # without a kind nobody knows which keys it would have
         ]
         return None, problems
-    return (rule if kind else None), problems
+    return (rule if kind and not problems else None), problems
 
 
 def _text_keys(table: Mapping[Any, Any]) -> dict[str, Any]:

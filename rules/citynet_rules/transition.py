@@ -37,7 +37,7 @@ class Event:
     `rule` counts within the kind's rules, `slot` is the engine's row of the series. `level` is the level in force
     afterwards, for a clear the one that was in force before. Times are event time in µs since 1970. `severity` is 0..1,
     `expected` the band (low, high) in which the value was expected, for kinds that have them. `reason` is "when" if not the
-    value but the rule's conditions ended the alert.
+    value but the rule's conditions ended the alert. `more` is what else the kind puts into the evidence.
     """
 
     rule: int
@@ -53,6 +53,7 @@ class Event:
     severity: float | None = None
     expected: tuple[float, float] | None = None
     reason: str = ""
+    more: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,7 @@ def standing(rule: Rule, facts: Mapping[str, Any]) -> dict[str, Any]:
         "status": rule.status,
         "source": rule.source,
         **({"when": described(rule.when)} if rule.when else {}),
+        **({"override": rule.override.model_dump(mode="json")} if rule.override else {}),
         **facts,
     }
 
@@ -169,6 +171,8 @@ def dress(
         evidence["expected"] = list(event.expected)
     if event.reason:
         evidence["reason"] = event.reason
+    if event.more is not None:
+        evidence |= event.more
     words = {
         "value": _number(event.value),
         "limit": _number(event.limit),

@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration import api_rollup, api_seed
 from tests.integration.api_harness import OPERATOR, VIEWER, Served, add_tokens, database, served, until
+from tests.patience import DEADLINE_S
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="the browser tests need selenium: pip install selenium")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
@@ -84,7 +85,7 @@ class Page:
         )
         return f".row[data-id='{self.browser.execute_script(script, device)}']"
 
-    def until(self, condition: Callable[[], bool], what: str, within_s: float = 20) -> None:
+    def until(self, condition: Callable[[], bool], what: str, within_s: float = DEADLINE_S) -> None:
         from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 
         def calm() -> bool:
@@ -253,7 +254,7 @@ def test_a_page_whose_server_died_never_looks_calm(
     page.open()
     server.process.send_signal(signal.SIGSTOP)  # worse than dead: the connection stays open and silent
     try:
-        page.until(lambda: page.link == "stale", "the page says that it is stale", 40)
+        page.until(lambda: page.link == "stale", "the page says that it is stale")
         assert page.one("#banner").is_displayed()
         assert "下面的列表不代表现在的情况" in page.text("#banner")
         assert browser.title.startswith("⚠ 失联")
@@ -261,7 +262,7 @@ def test_a_page_whose_server_died_never_looks_calm(
             api_seed.clear_alert(connection, names["pond"], datetime.now(UTC), 2.0)
     finally:
         server.process.send_signal(signal.SIGCONT)
-    page.until(lambda: page.link == "live", "live again", 30)
+    page.until(lambda: page.link == "live", "live again")
     page.until(lambda: "cleared" in str(page.one(page.row("mh-0042")).get_attribute("class")), "and nothing was missed")
     assert not page.one("#banner").is_displayed()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,14 +9,6 @@ import pytest
 
 from citynet.runtime.embedded import EmbeddedPostgres
 from citynet_ingest.store.migrate import migrate
-
-
-@pytest.fixture
-def seed() -> int:
-    """Printed with the failure; CITYNET_TEST_SEED repeats a run."""
-    number = int(os.environ.get("CITYNET_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"CITYNET_TEST_SEED={number}")
-    return number
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a gateway's mutant must not load the server
     from citynet_ingest.commit import Commit
@@ -217,6 +217,29 @@ def stepping_clock() -> None:
 
     clock, offset = inlet.now_us, Path(os.environ["CITYNET_TEST_CLOCK"])
     inlet.now_us = worker.now_us = lambda: clock() + int(offset.read_text()) * 1_000_000
+
+
+@mutant("throwing-rule")
+def throwing_rule() -> None:
+    """The rule "bad" of kind `limit` throws when any series says 13."""
+    from citynet_rules.kinds import KINDS
+
+    kind = KINDS["limit"]
+    made = kind.kernel
+
+    def broken(rules: Sequence[Any]) -> Any:
+        kernel = made(rules)
+        feed = kernel.feed
+
+        def throw(pairs: Any, segments: Any) -> Any:
+            if 13.0 in segments.value and any(rule.id == "bad" for rule in rules):
+                raise ZeroDivisionError("thirteen")
+            return feed(pairs, segments)
+
+        kernel.feed = throw  # type: ignore[method-assign]
+        return kernel
+
+    kind.kernel = broken  # type: ignore[method-assign]
 
 
 def _after_commit(action: Callable[[Connection, Commit, Target], None]) -> None:

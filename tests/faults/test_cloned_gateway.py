@@ -11,7 +11,6 @@ from tests.gateway import GATEWAY, FieldDevice, GatewayProcess
 from tests.ingest import ingest_running, query, stored, wait_for
 
 MESSAGES = 60
-DEADLINE_S = 90.0
 
 
 def test_two_gateways_with_one_id(folder: Path, broker: EmbeddedMosquitto, dsn: str) -> None:
@@ -31,11 +30,11 @@ def test_two_gateways_with_one_id(folder: Path, broker: EmbeddedMosquitto, dsn: 
             for device in devices:
                 device.send_all([{"ts": start_ms + k, "values": {"a": k}} for k in range(MESSAGES)])
             seen = "SELECT 1 FROM system_event WHERE kind = 'gateway_cloned' AND object = %s"
-            wait_for(lambda: query(dsn, seen, GATEWAY), "the server sees two machines", DEADLINE_S)
+            wait_for(lambda: query(dsn, seen, GATEWAY), "the server sees two machines")
             for twin in twins:
-                wait_for(lambda twin=twin: twin.events("uplink-cut-again"), "a twin notices", DEADLINE_S)  # type: ignore[misc]
+                wait_for(lambda twin=twin: twin.events("uplink-cut-again"), "a twin notices")  # type: ignore[misc]
             count = "SELECT count(*) FROM reading r JOIN series s ON s.id = r.series_id WHERE s.metric = 'a'"
-            wait_for(lambda: query(dsn, count)[0][0] >= 2 * MESSAGES, "both are heard to the end", DEADLINE_S)
+            wait_for(lambda: query(dsn, count)[0][0] >= 2 * MESSAGES, "both are heard to the end")
             for twin in twins:
                 assert twin.stop() == 0
         finally:

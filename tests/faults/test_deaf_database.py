@@ -21,6 +21,7 @@ from tests.faults import load
 from tests.faults.harness import CLEAN, Ledger, LedgerPeer, assert_balanced, judge, last_for, wait_logged
 from tests.faults.proxy import Proxy, port_of
 from tests.ingest import ingest_running, query
+from tests.patience import slowness
 
 SHORT = {"commit_statement_timeout_s": 1.0, "commit_timeout_s": 1.5}
 OWN_SESSION = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'citynet-ingest-%%'"
@@ -119,7 +120,7 @@ def test_a_deaf_database_does_not_hold_up_the_end(folder: Path, broker: Embedded
         peer.accept(load.plain(random.Random(seed), "gas-1", 2000, load.minutes_ago(10)))
         peer.wait_acked(100)
         proxy.deaf()
-        assert ingest.stop(20.0) == 0, ingest.tail()
+        assert ingest.stop(20.0 * slowness()) == 0, ingest.tail()
         proxy.heal()
         ingest.start()
         peer.wait_drained()

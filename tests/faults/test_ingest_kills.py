@@ -3,8 +3,8 @@ those of a run that nobody disturbed (law 5)."""
 
 from __future__ import annotations
 
-import os
 import random
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ from citynet_ingest.store.migrate import migrate
 from tests.faults import load
 from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, assert_balanced, judge, wait_logged
 from tests.ingest import IngestProcess, query, wait_for
+from tests.seeds import seed_of
 
 FAILPOINTS = ["before-begin", "mid-copy", "before-commit", "after-commit", "after-puback"]
 HITS = range(4, 9)  # the first hits belong to the start; the load makes dozens
@@ -88,13 +89,13 @@ def a_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    return Scene(int(os.environ.get("CITYNET_TEST_SEED") or random.SystemRandom().randrange(1 << 32)))
+    return Scene(seed_of(__name__))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(server_dsn: str, scene: Scene) -> Alerts:
     """Alerts and transitions of the run without a kill."""
-    name = f"citynet_test_undisturbed_{scene.seed}"
+    name = f"citynet_test_undisturbed_{secrets.token_hex(6)}"
     with psycopg.connect(server_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         dsn = make_conninfo(server_dsn, dbname=name)

@@ -18,6 +18,7 @@ from tests.faults import load
 from tests.faults.harness import CLEAN, Ledger, assert_balanced, judge
 from tests.gateway import FieldDevice, GatewayProcess
 from tests.ingest import IngestProcess, wait_for
+from tests.patience import slowness
 
 POINTS = 500  # in one field message
 MESSAGES = 200
@@ -93,11 +94,12 @@ def outlast(folder: Path, dsn: str, messages: int) -> None:
         spooled = site.spool_bytes()
         assert spooled < SPOOL_BYTES_A_RECORD_MAX * backlog
         early = len(site.alarms.readings)
-        started = time.monotonic()
+        slow, started = slowness(), time.monotonic()
         site.uplink.start()
         site.ingest.start()
         highest, slowest, rounds = drain(site, database, backlog, early)
         seconds = time.monotonic() - started
+        slow = max(slow, slowness())
         wait_for(lambda: site.spool_bytes() < SPOOL_BYTES_DRAINED_MAX, "the spool is trimmed")
         wait_for(lambda: count(database, "level") == len(site.levels.readings), "the live readings are stored")
         print(
@@ -105,7 +107,7 @@ def outlast(folder: Path, dsn: str, messages: int) -> None:
             f" took {slowest:.2f} s; memory of the gateway {highest[0] >> 20} MiB, of ingest {highest[1] >> 20} MiB"
         )
         assert rounds > 0
-        assert slowest < LIVE_LATENCY_S_MAX
+        assert slowest < LIVE_LATENCY_S_MAX * slow
         assert highest[0] < GATEWAY_RSS_BYTES_MAX
         assert highest[1] < INGEST_RSS_BYTES_MAX
         assert site.gateway.stop() == 0

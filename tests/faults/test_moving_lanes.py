@@ -50,7 +50,7 @@ class City:
                 worker.kill()
         for worker in self.workers:
             # -SIGTERM: stopped while the program was still being loaded.
-            assert kill or worker.stop(30) in (0, -signal.SIGTERM), worker.tail()
+            assert kill or worker.stop() in (0, -signal.SIGTERM), worker.tail()
         self.workers = []
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ def test_lanes_move_under_load(folder: Path, broker: EmbeddedMosquitto, dsn: str
         for lift in lifts:
             lift.wait_taken()
         for peer in peers:
-            peer.wait_drained(60)
+            peer.wait_drained()
         said = sum(len(ledgers[name].readings) for name in DEVICES)
         wait_for(lambda: query(dsn, STORED, said), "direct messages")
         city.end(kill=False)

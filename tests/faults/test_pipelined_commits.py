@@ -21,6 +21,7 @@ from citynet_ingest.parcel import Parcel
 from tests.faults.harness import assert_balanced
 from tests.faults.pipelined_child import COMMITS, EACH, GATEWAY
 from tests.ingest import now_us, query, stored
+from tests.patience import DEADLINE_S
 from tests.pipelined import Pipe, batch, blocked, cut, holding, message
 
 REFUSE_THREES = "ALTER TABLE reading ADD CONSTRAINT sane CHECK (value <> 3)"
@@ -43,13 +44,13 @@ def values(dsn: str) -> list[float]:
 
 def test_the_next_commit_is_planned_while_one_is_written(pipe: Pipe) -> None:
     with holding(pipe.dsn):
-        pipe.give(batch(2, "gw-1", 2, [2.0])).result(30)
+        pipe.give(batch(2, "gw-1", 2, [2.0])).result(DEADLINE_S)
         blocked(pipe.dsn)
         waits = pipe.give(batch(3, "gw-1", 3, [4.0]))
         pipe.wait_planned("gw-1", 3)
         assert not waits.done(), "one in flight at most"
         assert pipe.told == [1]
-    waits.result(30)
+    waits.result(DEADLINE_S)
     pipe.settle()
     assert pipe.told == [1, 2, 3]
     assert values(pipe.dsn) == [0.5, 2.0, 4.0]
@@ -93,7 +94,7 @@ def test_the_connection_is_cut_in_both(pipe: Pipe) -> None:
         waiting = "SELECT count(*) = 2 FROM pg_locks WHERE relation = 'reading'::regclass AND NOT granted"
         while not query(pipe.dsn, waiting)[0][0]:
             pass
-    asks.join(30)
+    asks.join(DEADLINE_S)
     cut(pipe.dsn)
     assert pipe.told == [1, 2]
     second.close()
@@ -134,7 +135,7 @@ def test_what_needs_no_commit_is_answered_in_its_turn(pipe: Pipe) -> None:
         blocked(pipe.dsn)
         assert not waits.done()
         assert pipe.told == [1]
-    waits.result(30)
+    waits.result(DEADLINE_S)
     assert pipe.told == [1, 2, 3]
     assert len(values(pipe.dsn)) == 3
 
@@ -183,7 +184,7 @@ def test_killed_with_a_second_commit_planned(failpoint: str, durable: int, dsn: 
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     command = [sys.executable, "-m", "tests.faults.pipelined_child", dsn, str(start_us)]
-    child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, timeout=60, check=False)
+    child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, timeout=DEADLINE_S, check=False)
     assert child.returncode == -9
     told = [line for line in child.stdout.decode().splitlines() if line.startswith("told")]
     assert told == ["told 10"], "the one that was killed was not told, whatever became of it"

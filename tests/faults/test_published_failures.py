@@ -127,7 +127,7 @@ def test_thingsboard_gateway_2124_the_store_is_destroyed_at_a_reconnect(folder: 
             held = sum(item["last"] - item["acked"] for item in gateway.spool("verify")["epochs"])
             assert held == 200
             server.mute = False
-            wait_for(lambda: len(server.values()) >= 200, "everything arrives", 40)
+            wait_for(lambda: len(server.values()) >= 200, "everything arrives")
             assert sorted(server.values()) == [float(k) for k in range(200)]
         finally:
             gateway.kill()

@@ -20,6 +20,7 @@ import psycopg
 from citynet_api.app import create_app
 from citynet_api.settings import ApiSettings
 from tests.integration import api_seed
+from tests.patience import DEADLINE_S
 
 VIEWER = "cn_" + "V" * 43
 OPERATOR = "cn_" + "O" * 43
@@ -96,7 +97,7 @@ def named(body: dict[str, Any]) -> list[str]:
     return [fault["parameter"] for fault in body["errors"]]
 
 
-def until(condition: Callable[[], bool], what: str, within_s: float = 10.0) -> None:
+def until(condition: Callable[[], bool], what: str, within_s: float = DEADLINE_S) -> None:
     """Poll a condition; fail loudly at the deadline."""
     deadline = time.monotonic() + within_s
     while not condition():
@@ -104,7 +105,7 @@ def until(condition: Callable[[], bool], what: str, within_s: float = 10.0) -> N
         time.sleep(0.02)
 
 
-async def until_async(condition: Callable[[], bool], what: str, within_s: float = 10.0) -> None:
+async def until_async(condition: Callable[[], bool], what: str, within_s: float = DEADLINE_S) -> None:
     """The same, while the event loop goes on."""
     async with asyncio.timeout(within_s):
         for _ in iter(condition, True):
@@ -124,7 +125,7 @@ class Served:
         self.lines: list[dict[str, Any]] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        until(lambda: self._find("listening") is not None or self.process.poll() is not None, "listening", 30)
+        until(lambda: self._find("listening") is not None or self.process.poll() is not None, "listening")
         found = self._find("listening")
         assert found is not None, self.lines
         self.url: str = found["url"].rstrip("/")
@@ -137,7 +138,7 @@ class Served:
     def _find(self, event: str) -> dict[str, Any] | None:
         return next((line for line in list(self.lines) if line["event"] == event), None)
 
-    def stop(self, within_s: float = 5.0) -> int:
+    def stop(self, within_s: float = DEADLINE_S) -> int:
         """SIGTERM; returns the exit status."""
         if self.process.poll() is None:
             self.process.terminate()
@@ -147,7 +148,7 @@ class Served:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
-            self._reader.join(5)
+            self._reader.join(DEADLINE_S)
             if self.process.stderr is not None:
                 self.process.stderr.close()
         return status
@@ -157,7 +158,7 @@ class Served:
 def served(dsn: str, **settings: Any) -> Iterator[Served]:
     server = Served(dsn, **settings)
     try:
-        until(lambda: httpx.get(f"{server.url}/ready", timeout=5).status_code == 200, "ready", 20)
+        until(lambda: httpx.get(f"{server.url}/ready", timeout=DEADLINE_S).status_code == 200, "ready")
         yield server
     finally:
         server.stop()
@@ -184,13 +185,13 @@ class Listener:
     def __enter__(self) -> Listener:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        until(lambda: any(event["event"] == "ready" for event in list(self.events)), "the stream is open", 20)
+        until(lambda: any(event["event"] == "ready" for event in list(self.events)), "the stream is open")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         assert self._thread is not None
-        self._thread.join(15)
+        self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -202,7 +203,7 @@ class Listener:
 
     def _once(self) -> None:
         headers = as_(self.token) | ({} if self.after is None else {"Last-Event-ID": str(self.after)})
-        with httpx.stream("GET", f"{self.url}/v1/alerts/stream", headers=headers, timeout=10) as response:
+        with httpx.stream("GET", f"{self.url}/v1/alerts/stream", headers=headers, timeout=DEADLINE_S) as response:
             if response.status_code != 200:
                 return
             self.connections += 1

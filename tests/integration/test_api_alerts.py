@@ -54,9 +54,7 @@ def test_filters_choose(dsn: str) -> None:
     asyncio.run(scenario(names))
 
 
-def test_pages_are_complete_and_stable_while_alerts_arrive(dsn: str) -> None:
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
+def test_pages_are_complete_and_stable_while_alerts_arrive(dsn: str, seed: int) -> None:
     chance = random.Random(seed)
 
     def some(connection: api_seed.Connection, count: int) -> list[str]:

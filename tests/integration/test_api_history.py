@@ -17,6 +17,7 @@ from tests.integration.test_api_readings import Rows, oracle
 
 DAY = timedelta(days=1)
 MINUTES_3 = timedelta(minutes=3)
+WAITING = b"SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 def irregular(seed: int, count: int, span: timedelta) -> Rows:
@@ -55,9 +56,9 @@ def span_of(days: float) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("since", [api_rollup.EVER, NOW - timedelta(hours=31), None], ids=["all", "younger", "none"])
-def test_every_width_gives_what_raw_readings_give_whatever_it_is_read_from(dsn: str, since: datetime | None) -> None:
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
+def test_every_width_gives_what_raw_readings_give_whatever_it_is_read_from(
+    dsn: str, seed: int, since: datetime | None
+) -> None:
     rows = irregular(seed, 700, 3 * DAY)
     (series,) = seeded(dsn, rows, rolled_since=since)
     sources = {"7s": "raw", "90s": "raw", "1m": "minute", "7m": "minute", "1h": "hour", "5h": "hour", "1d": "hour"}
@@ -215,9 +216,7 @@ def test_hours_of_many_readings_whose_minutes_lack_some_are_bounded(dsn: str) ->
     asyncio.run(scenario())
 
 
-def test_many_series_are_each_what_they_are_alone(dsn: str) -> None:
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
+def test_many_series_are_each_what_they_are_alone(dsn: str, seed: int) -> None:
     each = [irregular(seed + k, 60 * (k + 1), (k + 1) * timedelta(hours=9)) for k in range(4)]
     ids = seeded(dsn, *each, [])
     order = [ids[3], ids[0], ids[4], ids[2], ids[1]]
@@ -318,5 +317,34 @@ def test_the_open_hour_of_a_fast_series_with_and_without_a_late_reading(dsn: str
                 assert body["source"] == "minute"
                 first, last = (datetime.fromisoformat(body[key]) for key in ("from_at", "to_at"))
                 agree(body["buckets"], oracle([row for row in rows if first <= row[0] < last], 60))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/v1/series/{id}/readings", "/v1/readings"])
+def test_a_chart_is_of_one_moment_although_it_takes_several_queries(dsn: str, path: str) -> None:
+    """Between two of its queries a reading is committed: the answer has it everywhere or, as here, nowhere."""
+    rows = [(NOW - timedelta(minutes=minute), float(minute), 0) for minute in range(1, 30)]
+    (series,) = seeded(dsn, rows)
+    asked = {"from": (NOW - timedelta(hours=1)).isoformat(), "to": (NOW + MINUTES_3).isoformat(), "bucket": "90s"}
+    asked |= {} if "{id}" in path else {"series": str(series)}
+
+    def readings(body: dict[str, Any]) -> int:
+        buckets = body["items"][0]["buckets"] if "items" in body else body["buckets"]
+        return sum(bucket["count"] for bucket in buckets)
+
+    async def scenario() -> None:
+        async with running(dsn) as client:
+            with database(dsn) as holder, database(dsn) as writer:
+                with holder.transaction():
+                    holder.execute("LOCK TABLE rollup_hour IN ACCESS EXCLUSIVE MODE")
+                    coming = asyncio.create_task(client.get(path.format(id=series), params=asked))
+                    while not writer.execute(WAITING).fetchall():
+                        assert not coming.done(), "it was to wait for the lock"
+                        await asyncio.sleep(0.01)
+                    api_seed.add_readings(writer, series, [(NOW, 77.0, 0)])
+                body = (await coming).json()
+            assert readings(body) == len(rows)
+            assert readings((await client.get(path.format(id=series), params=asked)).json()) == len(rows) + 1
 
     asyncio.run(scenario())

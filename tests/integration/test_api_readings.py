@@ -50,9 +50,7 @@ def setup(dsn: str, rows: Rows) -> int:
     return series
 
 
-def test_raw_pages_are_exact_for_every_page_size(dsn: str) -> None:
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
+def test_raw_pages_are_exact_for_every_page_size(dsn: str, seed: int) -> None:
     rows = some_readings(seed, 150)
     series = setup(dsn, rows)
     span = {"from": (NOW - timedelta(minutes=5)).isoformat(), "to": NOW.isoformat()}
@@ -135,9 +133,7 @@ def oracle(rows: Rows, width_s: int) -> list[dict[str, Any]]:
     return found
 
 
-def test_buckets_agree_with_the_readable_way(dsn: str) -> None:
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
+def test_buckets_agree_with_the_readable_way(dsn: str, seed: int) -> None:
     chance = random.Random(seed)
     values = [1.0, 2.5, -4.0, 8.0, float("nan"), float("-inf")]
     times = chance.sample(range(7200), 300)

@@ -14,6 +14,8 @@ from typer.testing import CliRunner, Result
 
 from citynet.cli import app
 from citynet.runtime.embedded import EmbeddedMosquitto
+from citynet_ingest.commit import UplinkSpan
+from citynet_ingest.store import sql
 from citynet_ingest.store.server import probe
 from tests.ingest import GatewayPeer, ingest_running, now_us, some_readings
 from tests.life import PER_DAY, Connection, day, days_there, fill
@@ -155,3 +157,29 @@ def test_status_warns_in_words(connection: Connection) -> None:
     assert len(unmigrated["schema"]["pending"]) == 1
     assert "citynet db migrate" in unmigrated["warnings"][0]
     assert "citynet db migrate" in db("apply-policies").stderr
+
+
+def test_uplinks_lists_devices_by_what_their_counters_passed_over(connection: Connection) -> None:
+    assert db_json("uplinks") == []
+    assert db("uplinks").stdout.splitlines() == ["DEVICE                 RECEIVED    MISSING  RESTARTS    COUNTER LAST"]
+    seen = {"calm": [(1, 3)], "lossy": [(10, 12), (20, 21)], "worse": [(1, 1), (40, 40)], "anew": [(7, 9), (2, 4)]}
+    for device, spans in seen.items():
+        for first, last in spans:  # one commit each
+            span = UplinkSpan(device, first, first)
+            for counter in range(first + 1, last + 1):
+                span.add(counter)
+            columns = {name: [getattr(span, name)] for name in UplinkSpan.__slots__}
+            connection.execute(sql.text("uplink_count"), columns)
+    rows = db_json("uplinks")
+    assert [(row["device"], row["received"], row["missing"], row["restarts"], row["counter"]) for row in rows] == [
+        ("worse", 2, 38, 0, 40),
+        ("lossy", 5, 7, 0, 21),
+        ("anew", 6, 0, 1, 4),
+        ("calm", 3, 0, 0, 3),
+    ]
+    age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(rows[0]["last_at"])
+    assert dt.timedelta(0) <= age < dt.timedelta(minutes=10)
+    head, first = db("uplinks", "--limit", "1").stdout.splitlines()
+    assert head.split()[:2] == ["DEVICE", "RECEIVED"]
+    assert first.split() == ["worse", "2", "38", "0", "40", rows[0]["last_at"]]
+    assert db("uplinks", "--limit", "0").exit_code == 2

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +18,10 @@ import pytest
 from citynet import topics
 from citynet.runtime import child
 from citynet.runtime.embedded import EmbeddedPostgres
+from tests.patience import DEADLINE_S, wait_for
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 PASSWORD = "p"
-WAIT_S = 20.0
 
 needs_tools = pytest.mark.skipif(
     child.program("mosquitto") is None
@@ -71,7 +70,7 @@ class Broker:
         with self._log.open("wb") as output:
             process = child.spawn([str(child.program("mosquitto")), "-c", str(self._config)], output)
             try:
-                _until(lambda: child.listens(self.port) or process.poll() is not None, "the broker to listen")
+                wait_for(lambda: child.listens(self.port) or process.poll() is not None, "the broker to listen")
                 assert process.poll() is None, self.log()
                 yield
             finally:
@@ -88,7 +87,7 @@ class Broker:
             [*self._client("mosquitto_pub", user), "-t", topic, "-m", message],
             check=False,
             capture_output=True,
-            timeout=WAIT_S,
+            timeout=DEADLINE_S,
         )
 
     @contextmanager
@@ -99,18 +98,10 @@ class Broker:
             command = ["stdbuf", "-oL", *self._client("mosquitto_sub", user), "-t", pattern, "-F", "%t %p", "-d"]
             process = child.spawn(command, output)
             try:
-                _until(lambda: "SUBACK" in path.read_text(errors="replace"), f"{user} to be subscribed")
+                wait_for(lambda: "SUBACK" in path.read_text(errors="replace"), f"{user} to be subscribed")
                 yield path
             finally:
                 child.stop(process)
-
-
-def _until(condition: object, what: str) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {WAIT_S} s for {what}"
-        time.sleep(0.02)
 
 
 def _heard(path: Path) -> list[str]:
@@ -138,7 +129,7 @@ def test_a_gateway_writes_under_its_own_name_only(folder: Path) -> None:
         for topic in [*refused, *allowed]:
             broker.publish("gw-1", topic, "from-gw-1")
         broker.publish("gw-2", topics.up("gw-2"), "last")
-        _until(lambda: f"{topics.up('gw-2')} last" in _heard(heard), "the last message")
+        wait_for(lambda: f"{topics.up('gw-2')} last" in _heard(heard), "the last message")
         assert sorted(_heard(heard)) == sorted(
             [*(f"{topic} from-gw-1" for topic in allowed), f"{topics.up('gw-2')} last"]
         )
@@ -157,8 +148,8 @@ def test_acknowledgements_reach_their_gateway_and_no_other(folder: Path) -> None
         broker.publish("gw-1", topics.up("gw-1"), "data")  # nobody but ingest may read it
         broker.publish("citynet-ingest", topics.up("gw-1"), "forged")  # ingest answers, it does not send data
         broker.publish("citynet-ingest", topics.ack("gw-2"), "for-2")
-        _until(lambda: _heard(second), "the acknowledgement of gw-2")
-        _until(lambda: _heard(first), "the message for gw-1")
+        wait_for(lambda: _heard(second), "the acknowledgement of gw-2")
+        wait_for(lambda: _heard(first), "the message for gw-1")
         assert _heard(second) == [f"{topics.ack('gw-2')} for-2"]
         assert _heard(first) == [f"{topics.ack('gw-1')} for-1"]
 
@@ -182,8 +173,8 @@ def test_only_the_operator_commands_and_only_the_gateway_answers(folder: Path) -
         broker.publish("citynet-operator", order, "do")
         broker.publish("gw-1", answer, "done")
         broker.publish("gw-1", topics.status("gw-1"), "online")
-        _until(lambda: len(_heard(operator)) >= 2, "the answer")
-        _until(lambda: _heard(obeys), "the command")
+        wait_for(lambda: len(_heard(operator)) >= 2, "the answer")
+        wait_for(lambda: _heard(obeys), "the command")
         assert _heard(obeys) == [f"{order} do"]
         assert _heard(operator) == [f"{answer} done", f"{topics.status('gw-1')} online"]
         assert _heard(other) == []
@@ -197,7 +188,7 @@ def test_a_direct_device_and_strangers(folder: Path) -> None:
         broker.publish("citynet-monitor", topics.dev("meter-7"), "monitor")
         broker.publish("meter-7", topics.dev("meter-8"), "another-name")
         broker.publish("meter-7", topics.dev("meter-7"), "own-name")
-        _until(lambda: _heard(heard), "the device's message")
+        wait_for(lambda: _heard(heard), "the device's message")
         assert _heard(heard) == [f"{topics.dev('meter-7')} own-name"]
 
 
@@ -209,7 +200,7 @@ def test_ingest_hears_what_the_broker_dropped_and_gateways_do_not(folder: Path) 
         broker.listening("gw-1", "$SYS/#", folder) as stranger,
         broker.listening("citynet-ingest", "$SYS/#", folder) as heard,
     ):
-        _until(lambda: f"{topics.BROKER_DROPPED} 0" in heard.read_text(errors="replace"), "the broker's counter")
+        wait_for(lambda: f"{topics.BROKER_DROPPED} 0" in heard.read_text(errors="replace"), "the broker's counter")
         lines = [line for line in heard.read_text(errors="replace").splitlines() if line.startswith("$SYS")]
         assert {line.split()[0] for line in lines} == {topics.BROKER_DROPPED}
         assert "$SYS/broker" not in stranger.read_text(errors="replace").replace("(Subscribed", "").replace(
@@ -233,8 +224,8 @@ def test_the_http_front_publishes_for_sources_and_hears_replies_only(folder: Pat
         broker.publish("citynet-push", topics.up("gw-1"), "batch")
         broker.publish("citynet-ingest", reply, "committed")
         broker.publish("citynet-push", topics.push("lora-1"), "pushed")
-        _until(lambda: len(_heard(heard)) >= 2, "the messages of the front")
-        _until(lambda: _heard(answered), "the reply")
+        wait_for(lambda: len(_heard(heard)) >= 2, "the messages of the front")
+        wait_for(lambda: _heard(answered), "the reply")
         assert _heard(heard) == [f"{topics.up('gw-1')} batch", f"{topics.push('lora-1')} pushed"]
         assert _heard(answered) == [f"{reply} committed"]
 
@@ -250,7 +241,7 @@ def test_the_field_broker_lets_a_device_speak_for_itself_and_the_gateway_listen(
         broker.publish("pump-1", topics.field("field", "gw-1", "pump-2"), "forged")
         broker.publish("citynet-gateway", topics.field("field", "gw-1", "pump-1"), "forged")
         broker.publish("pump-1", topics.field("field", "gw-1", "pump-1"), "own")
-        _until(lambda: _heard(heard), "the device's message")
+        wait_for(lambda: _heard(heard), "the device's message")
         assert _heard(heard) == ["field/gw-1/pump-1 own"]
         assert _heard(other) == []
 
@@ -265,9 +256,9 @@ def test_a_payload_above_the_limit_is_refused(folder: Path) -> None:
     with broker.running(), broker.listening("citynet-ingest", "citynet/#", folder) as heard:
         for path in (too_large, largest):
             command = [*broker._client("mosquitto_pub", "gw-1"), "-t", topic, "-f", str(path)]
-            subprocess.run(command, check=False, capture_output=True, timeout=WAIT_S)
+            subprocess.run(command, check=False, capture_output=True, timeout=DEADLINE_S)
         broker.publish("gw-1", topic, "last")
-        _until(lambda: f"{topic} last" in _heard(heard), "the last message")
+        wait_for(lambda: f"{topic} last" in _heard(heard), "the last message")
         assert [line.removeprefix(f"{topic} ")[:4] for line in _heard(heard)] == ["xxxx", "last"]
 
 

@@ -16,6 +16,7 @@ from citynet_gateway.outputs.settings import FileOutput
 from citynet_gateway.outputs.worker import ASKED_MAX, Acted, OutputWorker
 from tests.gateway import wait_for
 from tests.integration.test_gateway_mqtt import City
+from tests.patience import DEADLINE_S
 
 GAS = {
     "name": "gas-high", "device": "sensor-1", "metric": "ch4", "output": "fan", "above": 10.0, "min_on_s": 0.1,
@@ -93,7 +94,8 @@ def test_killed_it_comes_back_safe_and_a_latch_is_kept(cabinet: Cabinet) -> None
 
 
 def test_silence_and_bad_readings_trip(cabinet: Cabinet) -> None:
-    cabinet.run(GAS | {"stale_after_s": 1.0}, sense=[{"metrics": ["ch4"], "max": 100.0}])
+    # Long enough that a slow machine sees the fan stand still in between.
+    cabinet.run(GAS | {"stale_after_s": 3.0}, sense=[{"metrics": ["ch4"], "max": 100.0}])
     stop = threading.Event()
 
     def speak() -> None:
@@ -163,7 +165,7 @@ class Hanging:
         self.writes: list[bool] = []
 
     def write(self, on: bool) -> None:
-        self.go.wait(30)
+        self.go.wait(DEADLINE_S)
         self.writes.append(on)
 
     def read(self) -> bool | None:
@@ -186,8 +188,8 @@ def test_an_output_that_hangs_blocks_nobody_and_gets_the_newest_demand() -> None
         waiting[-1].result(0)
     output.go.set()
     with pytest.raises(OutputError, match="cannot tell"):
-        waiting[0].result(5)
-    assert worker.stop(5)
+        waiting[0].result(DEADLINE_S)
+    assert worker.stop(DEADLINE_S)
     assert output.writes[-1] is False
     assert len(output.writes) <= 2, "what was demanded in between is past"
     assert told[-1].why == "demand 99"
@@ -203,7 +205,7 @@ def test_an_output_is_written_again_for_its_watchdog(tmp_path: Path) -> None:
     wait_for(lambda: path.read_text().strip() == "1", "on")
     path.write_text("0\n")
     wait_for(lambda: path.read_text().strip() == "1", "on again")
-    assert worker.write(False, "by hand").result(5) is False
-    assert worker.ask().result(5) is False
-    assert worker.stop(5)
+    assert worker.write(False, "by hand").result(DEADLINE_S) is False
+    assert worker.ask().result(DEADLINE_S) is False
+    assert worker.stop(DEADLINE_S)
     assert [item.on for item in told] == [True, False], "repetitions are no records"

@@ -18,6 +18,7 @@ from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet_sim.protocols.modbus import Device, SerialServer
 from citynet_sim.protocols.sysfs import SensorTree
 from tests.gateway import GatewayProcess, ServerPeer, wait_for
+from tests.patience import DEADLINE_S
 
 ROUNDS = 6
 
@@ -121,5 +122,5 @@ def test_nothing_of_a_bus_is_imported_where_none_is_configured() -> None:
         "print(*sorted(name for name in sys.modules if name.split('.')[0] in ('pymodbus', 'serial', 'gpiod')"
         " or 'sysfs.driver' in name or 'modbus.link' in name))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_S, check=True)
     assert done.stdout.strip() == ""

@@ -6,7 +6,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from citynet.notes import RawNote
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet.wire import ALARM, TELEMETRY
 from tests.gateway import GATEWAY, FieldDevice, GatewayProcess, ServerPeer, wait_for
+from tests.patience import DEADLINE_S, promptly
 
 
 class City:
@@ -48,8 +48,8 @@ class City:
     def configure(self, tables: str = "", **settings: object) -> None:
         self.gateway = GatewayProcess(self.folder, self.field, self.uplink, settings, tables)
 
-    def wait_values(self, count: int, deadline_s: float = 20.0) -> list[float]:
-        wait_for(lambda: len(self.server.values()) >= count, f"{count} readings at the server", deadline_s)
+    def wait_values(self, count: int) -> list[float]:
+        wait_for(lambda: len(self.server.values()) >= count, f"{count} readings at the server")
         return self.server.values()
 
     def close(self) -> None:
@@ -143,9 +143,8 @@ def test_the_status_is_retained_and_tells_the_books(city: City) -> None:
         lambda: any(c.accepted == c.acked == 20 for c in city.server.statuses[-1].claims), "everything is acknowledged"
     )
     assert city.server.statuses[-1].online
-    started = time.monotonic()
-    assert city.gateway.stop() == 0
-    assert time.monotonic() - started < 5
+    with promptly(5.0):
+        assert city.gateway.stop() == 0
     wait_for(lambda: not city.server.statuses[-1].online, "the goodbye")
     city.start()
     wait_for(lambda: city.server.statuses[-1].online, "online again")
@@ -242,7 +241,7 @@ def test_a_second_process_on_the_same_spool_is_refused_in_one_line(city: City) -
         [sys.executable, "-m", "citynet", "gateway", "run", "--config", str(city.gateway.config)],
         capture_output=True,
         check=False,
-        timeout=20,
+        timeout=DEADLINE_S,
         text=True,
     )
     assert second.returncode == 1
@@ -285,7 +284,7 @@ def lost_and_doubled(city: City, mutant: str = "") -> tuple[int, int]:
 
     A mutant may stall; then the rounds go on after a while, and what has not arrived in the end is lost.
     """
-    rounds, patience_s = (4, 3.0) if mutant else (ROUNDS, 20.0)
+    rounds, patience_s = (4, 3.0) if mutant else (ROUNDS, DEADLINE_S)
     for number in range(rounds):
         values = [float(number * PER_ROUND + k) for k in range(PER_ROUND)]
         # Long names beside it fill the segments, so that rotation and trimming are reached as well.
@@ -351,7 +350,7 @@ def test_a_full_spool_answers_nobody_says_so_and_resumes_by_itself(city: City) -
     city.device.send_all([{"fire_alarm": 1}])
     wait_for(lambda: any(c.st == ALARM and c.accepted for c in city.server.statuses[-1].claims), "an alarm has room")
     city.server.mute = False
-    wait_for(lambda: len(city.server.notes) == count and not city.server.statuses[-1].full, "everything arrived", 40)
+    wait_for(lambda: len(city.server.notes) == count and not city.server.statuses[-1].full, "everything arrived")
     assert len(city.gateway.events("spool-room-back")) == 1
     assert city.server.values() == [1.0]
 
@@ -368,12 +367,11 @@ def test_at_a_full_spool_messages_that_cannot_wait_displace_the_oldest_and_it_is
         padding = {f"{k:02d}_{'x' * 50}": k for k in range(60)}
         city.device._client.publish(city.device.topic, json.dumps({"level": number, **padding}), qos=0)
     city.server.mute = False
-    wait_for(lambda: len(levels(city)) == late, "what could not wait arrives", 40)
-    wait_for(lambda: not city.server.statuses[-1].full, "there is room again", 40)
+    wait_for(lambda: len(levels(city)) == late, "what could not wait arrives")
+    wait_for(lambda: not city.server.statuses[-1].full, "there is room again")
     wait_for(
         lambda: len(raw_notes(city)) + sum(loss.span for _, _, loss in city.server.losses()) == count,
         "all else is told",
-        40,
     )
     assert {loss.reason for _, _, loss in city.server.losses()} == {"spool_full"}
     assert levels(city) == [float(number) for number in range(late)]

@@ -29,6 +29,7 @@ from citynet_gateway.settings import GatewaySettings
 from citynet_sim.protocols.modbus import Device, SerialServer, TcpServer, crc16
 from tests.fieldbus import Collector, context, running
 from tests.gateway import wait_for
+from tests.patience import DEADLINE_S
 
 FAST = {"interval_s": 0.05}
 LEVEL = {"metric": "level_m", "address": 10, "type": "f32"}
@@ -496,7 +497,7 @@ def test_many_threads_share_a_bus_one_transaction_at_a_time(kind: str, tmp_path:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(30)
+                thread.join(DEADLINE_S)
             wait_for(got.readings, "polls have their turn as well")
     assert station.coils == dict.fromkeys(range(8), 1)
     assert {reading.quality for reading in got.readings()} == {GOOD}

@@ -18,6 +18,7 @@ from citynet.reading import Reading
 from citynet.runtime import child
 from citynet.runtime.embedded import EmbeddedMosquitto
 from tests.ingest import GatewayPeer, ingest_running, now_us, query, some_readings, wait_for
+from tests.patience import DEADLINE_S
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def peer(broker: EmbeddedMosquitto) -> Iterator[GatewayPeer]:
 
 def measured(port: int) -> dict[str, float]:
     """The metrics of a process."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as answer:
         lines = answer.read().decode().splitlines()
     return {
         name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))
@@ -64,7 +65,7 @@ def test_stages_and_canaries_are_measured(folder: Path, broker: EmbeddedMosquitt
 
 def losses(config: Path, *words: str) -> Any:
     command = [sys.executable, "-m", "citynet", "losses", *words, "--json", "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, check=True, timeout=DEADLINE_S)
     return json.loads(done.stdout)
 
 

@@ -20,6 +20,7 @@ from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet_ingest.store.migrate import migrate
 from tests.ingest import IngestProcess, ingest_running, now_us, query, some_readings, stored
+from tests.links import Authority
 from tests.push import Front, front_running
 
 SOURCES = """
@@ -200,6 +201,25 @@ def test_too_many_at_once_of_one_source(folder: Path, broker: EmbeddedMosquitto,
             answers = list(pool.map(push, range(4)))
     assert sorted(kind_of(answer) for answer in answers) == [(429, "too-many-of-source")] * 3 + [(503, "no-answer")]
     assert all(answer.headers["retry-after"] == "2" for answer in answers)
+
+
+def test_tls(folder: Path, broker: EmbeddedMosquitto, dsn: str) -> None:
+    authority = Authority(folder / "authority")
+    certificate, key = authority.issue("front")
+    settings = {"tls_cert_file": str(certificate), "tls_key_file": str(key)}
+    with (
+        ingest_running(folder, broker, dsn),
+        front_running(folder, broker, dsn, settings, SOURCES, authority.ca) as front,
+        front.client("plant-1") as client,
+    ):
+        answer = client.post("/v1/push/plant-1", content=body_of(2.5), headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["stored"]) == (200, 1)
+        with pytest.raises(httpx.ConnectError, match=r"(?i)certificate"):
+            httpx.get(f"https://127.0.0.1:{front.port}/ready", timeout=10)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{front.port}/ready", timeout=10)
+        assert f"https://127.0.0.1:{front.port}" in front.log.read_text()
+    assert [row[2] for row in stored(dsn)] == [2.5]
 
 
 @pytest.mark.parametrize("failpoint", ["ingest.before-commit:2", "ingest.after-commit:2"])

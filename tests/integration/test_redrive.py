@@ -18,6 +18,7 @@ from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from tests.faults.harness import assert_balanced, wait_logged
 from tests.ingest import GatewayPeer, ingest_running, letters, now_us, query, some_readings, stored, wait_for
+from tests.patience import DEADLINE_S
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_two_operators_at_once_and_a_request_before_the_worker_runs(
     with ingest_running(folder, broker, dsn) as ingest:
         command = [sys.executable, "-m", "citynet", "dead-letters", "redrive", "--all", "--config", str(ingest.config)]
         operators = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(3)]
-        assert [operator.wait(60) for operator in operators] == [0, 0, 0]
+        assert [operator.wait(DEADLINE_S) for operator in operators] == [0, 0, 0]
         wait_for(lambda: len(stored(dsn)) == 20, "everything is stored")
         assert ingest.stop() == 0
     assert len(stored(dsn)) == 20

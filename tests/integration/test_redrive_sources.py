@@ -78,7 +78,7 @@ def test_a_key_holds_across_a_redrive(
             peer.publish(topic, body, "", key=key)
         wait_for(lambda: len(stored(dsn)) == 2, "stored, now that it can be read")
         execute(dsn, "UPDATE message_key SET at = now() - interval '7 hours'")
-        wait_for(lambda: query(dsn, "SELECT count(*) FROM message_key") == [(1,)], "the other key is forgotten", 60)
+        wait_for(lambda: query(dsn, "SELECT count(*) FROM message_key") == [(1,)], "the other key is forgotten")
         told = letters(ingest, "redrive", "--all")[1]
         assert (told["redriven"], told["stored"], told["failed"]) == (2, 1, [])
         peer.publish(topic, body, "", key="after")

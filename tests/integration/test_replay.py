@@ -157,7 +157,7 @@ def _a_new_rule_shows_what_it_would_have_done(ingest: IngestProcess, t0_us: int,
 def _a_span_without_readings_is_an_error(ingest: IngestProcess, t0_us: int) -> None:
     span = ["--from", utc(t0_us - 9 * HOUR), "--to", utc(t0_us - 8 * HOUR)]
     command = [sys.executable, "-m", "citynet", "rules", "replay", *span, "--config", str(ingest.config)]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=60, text=True)
+    done = subprocess.run(command, capture_output=True, check=False, timeout=120, text=True)
     assert done.returncode == 1
     assert "no stored readings between" in done.stderr
 

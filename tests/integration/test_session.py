@@ -6,6 +6,7 @@ import asyncio
 
 from citynet.runtime.settings import BrokerSettings
 from citynet_ingest.push.courier import Courier
+from tests.patience import slowness
 
 
 def test_a_session_that_is_connecting_closes_at_once() -> None:
@@ -26,6 +27,6 @@ async def _closes_at_once() -> None:
     running = asyncio.create_task(courier.run())
     await heard.wait()
     courier.close()
-    await asyncio.wait_for(running, 5)  # a try to connect may take twice that
+    await asyncio.wait_for(running, 5 * slowness())  # a try to connect may take twice that
     ended.set()
     server.close()

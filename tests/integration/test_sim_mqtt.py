@@ -28,8 +28,7 @@ from citynet_sim.cli import simulation_of
 from citynet_sim.live import LiveRun, header, play
 from citynet_sim.settings import SimSettings
 from citynet_sim.truth import End, Truth, read_truth
-
-PATIENCE_S = 20.0
+from tests.patience import DEADLINE_S, promptly, wait_for
 
 
 class Listener:
@@ -63,17 +62,10 @@ class Listener:
 def listening(port: int) -> Iterator[Listener]:
     listener = Listener(port)
     try:
-        assert listener.ready.wait(PATIENCE_S)
+        assert listener.ready.wait(DEADLINE_S)
         yield listener
     finally:
         listener.close()
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.02)
 
 
 def settings_for(port: int, **more: Any) -> SimSettings:
@@ -113,10 +105,10 @@ class City:
     def close(self) -> None:
         """Stop and wait, whatever has happened."""
         self.stop()
-        self._thread.join(PATIENCE_S)
+        self._thread.join(DEADLINE_S)
 
     def end(self) -> End:
-        self._thread.join(PATIENCE_S)
+        self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive()
         if self.error:
             raise self.error[0]
@@ -162,7 +154,7 @@ def test_everything_arrives_exactly_as_the_truth_says(
     with listening(broker.port) as listener:
         started_us = time.time_ns() // 1000
         end = start_city(settings_for(broker.port), truth_path, duration_s=2.0).end()
-        until(lambda: len(listener.messages) >= end.sent, "all messages have arrived")
+        wait_for(lambda: len(listener.messages) >= end.sent, "all messages have arrived")
     truth = read_truth(truth_path)
     assert end == truth.end == End(17 * 10, 17 * 10, 0, sum(len(m.readings) for m in truth.messages))
     assert all(message.acked and message.resends == 0 for message in truth.messages)
@@ -176,10 +168,10 @@ def test_everything_arrives_exactly_as_the_truth_says(
 def test_faster_than_time_waits_for_the_broker_and_loses_nothing(
     broker: EmbeddedMosquitto, truth_path: Path, start_city: StartCity
 ) -> None:
-    settings = settings_for(broker.port, speed=1000.0, buffer_messages_max=5, in_flight_max=4)
+    settings = settings_for(broker.port, speed=1000.0, buffer_messages_max=5, in_flight_max=4, pack_max=1)
     with listening(broker.port) as listener:
         end = start_city(settings, truth_path, duration_s=30.0).end()
-        until(lambda: len(listener.messages) >= end.sent, "all messages have arrived")
+        wait_for(lambda: len(listener.messages) >= end.sent, "all messages have arrived")
     assert end.sent == end.acked == 17 * 150
     assert multiset(listener.messages) == written(read_truth(truth_path))
 
@@ -187,19 +179,19 @@ def test_faster_than_time_waits_for_the_broker_and_loses_nothing(
 def test_broker_crash_skips_no_message(broker: EmbeddedMosquitto, truth_path: Path, start_city: StartCity) -> None:
     with listening(broker.port) as listener:
         city = start_city(settings_for(broker.port), truth_path)
-        until(lambda: len(listener.messages) > 60, "messages flow")
+        wait_for(lambda: len(listener.messages) > 60, "messages flow")
         broker.kill()
         at_crash = city.lines("msg")
-        until(lambda: city.lines("msg") > at_crash + 100, "the city lives on without its broker")
+        wait_for(lambda: city.lines("msg") > at_crash + 100, "the city lives on without its broker")
         broker.start()
         resumed = len(listener.messages)
-        until(lambda: len(listener.messages) > resumed + 250, "messages flow again")
+        wait_for(lambda: len(listener.messages) > resumed + 250, "messages flow again")
         city.stop()
         end = city.end()
         truth = read_truth(truth_path)
         # What the broker had acknowledged, or had under way, when it was killed is the broker's to lose; nothing later is.
         later = {(m.gateway, m.device, m.readings) for m in truth.messages if m.number > at_crash}
-        until(lambda: later <= set(multiset(listener.messages)), "all messages from after the crash have arrived")
+        wait_for(lambda: later <= set(multiset(listener.messages)), "all messages from after the crash have arrived")
     assert (end.lost, end.acked) == (0, end.sent)
     got, sent = multiset(listener.messages), written(truth)
     assert set(got) <= set(sent)
@@ -211,13 +203,13 @@ def test_message_that_nobody_receives_is_kept_not_counted(
     broker: EmbeddedMosquitto, truth_path: Path, start_city: StartCity
 ) -> None:
     city = start_city(settings_for(broker.port), truth_path)
-    until(lambda: city.lines("msg") > 100, "the city talks to nobody")
+    wait_for(lambda: city.lines("msg") > 100, "the city talks to nobody")
     assert city.lines("ack") == 0
     with listening(broker.port) as listener:
-        until(lambda: len(listener.messages) > 200, "messages flow")
+        wait_for(lambda: len(listener.messages) > 200, "messages flow")
         city.stop()
         end = city.end()
-        until(lambda: len(listener.messages) >= end.sent, "all messages have arrived")
+        wait_for(lambda: len(listener.messages) >= end.sent, "all messages have arrived")
     truth = read_truth(truth_path)
     assert end.acked == end.sent
     assert city.lines("again") == 0
@@ -231,7 +223,7 @@ def test_refused_messages_are_kept(folder: Path, truth_path: Path, start_city: S
     server = EmbeddedMosquitto(folder / "strict", more=f"acl_file {acl}\n")
     with server, listening(server.port) as listener:
         city = start_city(settings_for(server.port), truth_path)
-        until(lambda: len(listener.messages) > 60, "the permitted half flows")
+        wait_for(lambda: len(listener.messages) > 60, "the permitted half flows")
         city.stop()
         end = city.end()
     truth = read_truth(truth_path)
@@ -246,7 +238,7 @@ def test_refused_messages_are_kept(folder: Path, truth_path: Path, start_city: S
 def test_full_device_buffer_is_written_down_as_loss(truth_path: Path, start_city: StartCity, folder: Path) -> None:
     away = EmbeddedMosquitto(folder / "away")  # has a port, never starts
     city = start_city(settings_for(away.port, buffer_messages_max=2), truth_path, duration_s=None)
-    until(lambda: city.lines("msg") > 150, "the city talks to no broker")
+    wait_for(lambda: city.lines("msg") > 150, "the city talks to no broker")
     city.stop()
     end = city.end()
     truth = read_truth(truth_path)
@@ -271,16 +263,15 @@ def test_signal_stops_it_cleanly_within_3_s(
 ) -> None:
     with listening(broker.port) as listener:
         process = _sim(broker.port, truth_path, "--gateways", "gw-07")
-        until(lambda: len(listener.messages) > 100, "messages flow")
-        asked = time.monotonic()
-        process.send_signal(number)
-        _, words = process.communicate(timeout=PATIENCE_S)
-        assert time.monotonic() - asked < 3.0
+        wait_for(lambda: len(listener.messages) > 100, "messages flow")
+        with promptly(3.0):
+            process.send_signal(number)
+            _, words = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 0, words
         truth = read_truth(truth_path)
         assert truth.end is not None
         assert truth.end.sent == truth.end.acked == len(truth.messages)
-        until(lambda: len(listener.messages) == len(truth.messages), "all messages have arrived")
+        wait_for(lambda: len(listener.messages) == len(truth.messages), "all messages have arrived")
     assert {gateway for gateway, _, _ in listener.messages} == {"gw-07"}
     events = [json.loads(line)["event"] for line in words.splitlines()]
     assert events[0] == "sim-started"
@@ -290,16 +281,15 @@ def test_signal_stops_it_cleanly_within_3_s(
 def test_broker_that_hangs_does_not_delay_the_stop(broker: EmbeddedMosquitto, truth_path: Path) -> None:
     with listening(broker.port) as listener:
         process = _sim(broker.port, truth_path)
-        until(lambda: len(listener.messages) > 100, "messages flow")
+        wait_for(lambda: len(listener.messages) > 100, "messages flow")
         assert broker._process is not None
         broker._process.send_signal(signal.SIGSTOP)
         try:
             before = truth_path.read_bytes().count(b'{"t":"msg"')
-            until(lambda: truth_path.read_bytes().count(b'{"t":"msg"') > before + 20, "messages wait")
-            asked = time.monotonic()
-            process.send_signal(signal.SIGTERM)
-            _, words = process.communicate(timeout=PATIENCE_S)
-            assert time.monotonic() - asked < 3.5
+            wait_for(lambda: truth_path.read_bytes().count(b'{"t":"msg"') > before + 20, "messages wait")
+            with promptly(3.5):
+                process.send_signal(signal.SIGTERM)
+                _, words = process.communicate(timeout=DEADLINE_S)
         finally:
             broker._process.send_signal(signal.SIGCONT)
         assert process.returncode == 0, words
@@ -317,7 +307,7 @@ def _header_bytes() -> int:
 def test_truth_that_cannot_be_written_stops_the_run(broker: EmbeddedMosquitto, truth_path: Path) -> None:
     with listening(broker.port) as listener:
         process = _sim(broker.port, truth_path, limit_bytes=_header_bytes() + 200_000)
-        _, words = process.communicate(timeout=PATIENCE_S)
+        _, words = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 1
         assert f"error: truth file {truth_path}: File too large" in words
         assert "Traceback" not in words

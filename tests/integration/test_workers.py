@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet_ingest.lanes import lane_of
-from tests.ingest import GatewayPeer, IngestProcess, now_us, some_readings, stored, wait_for
+from tests.ingest import GatewayPeer, IngestProcess, now_us, query, some_readings, stored, wait_for
 
 GATEWAYS = ["gw-1", "gw-2", "gw-3", "gw-4"]
 
@@ -20,16 +21,16 @@ GATEWAYS = ["gw-1", "gw-2", "gw-3", "gw-4"]
 class Supervised(IngestProcess):
     """Two workers; what the supervisor and its workers log is in one file."""
 
-    def __init__(self, folder: Path, port: int, dsn: str) -> None:
+    def __init__(self, folder: Path, port: int, dsn: str, settings: dict[str, object] | None = None) -> None:
         folder.mkdir(exist_ok=True)
-        super().__init__(folder, port, dsn, {"workers": 2})
+        super().__init__(folder, port, dsn, {"workers": 2, **(settings or {})})
 
     def events(self, name: str) -> list[dict[str, object]]:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
     def wait_events(self, name: str, count: int) -> list[dict[str, object]]:
-        wait_for(lambda: len(self.events(name)) >= count, f"{count} times {name}, so far:\n{self.tail()}", 60)
+        wait_for(lambda: len(self.events(name)) >= count, f"{count} times {name}, so far:\n{self.tail()}")
         return self.events(name)
 
 
@@ -43,6 +44,30 @@ def pair(folder: Path, broker: EmbeddedMosquitto, dsn: str) -> Iterator[Supervis
     finally:
         if process.running.poll() is None:
             process.kill()
+
+
+VOTE = """
+[[rule]]
+id = "{ident}"
+version = 1
+kind = "vote"
+title_zh = "表决"
+title_en = "Vote"
+domain = "gas"
+metric = "ch4_lel"
+unit = "%LEL"
+standard = "none"
+edition = "1"
+status = "D"
+direction = "high"
+threshold = 10.0
+within_s = 3600
+wait_s = 1
+levels = {{ red = 1 }}
+objects = {{ {ident} = {members} }}
+guidance_zh = "测试。"
+guidance_en = "A test."
+"""
 
 
 def is_alive(pid: object) -> bool:
@@ -87,3 +112,33 @@ def test_a_worker_that_cannot_go_on_ends_them_all(
     assert "owned by another ingest worker: citynet-ingest-" in second.log.read_text()
     assert not any(is_alive(event["process"]) for event in second.events("worker-started"))
     assert pair.running.poll() is None
+
+
+def test_an_object_of_two_workers_is_judged_by_neither_and_both_say_so(
+    folder: Path, broker: EmbeddedMosquitto, dsn: str
+) -> None:
+    """Half of its members would be a wrong vote. One worker has them all."""
+    low, high = ([gateway for gateway in GATEWAYS if lane_of(gateway) // 4 == side] for side in (0, 1))
+    objects = {"torn": [f"gas-{low[0]}", f"gas-{high[0]}"], "whole": [f"gas-{low[0]}"]}
+    rules = folder / "votes.toml"
+    rules.write_text("".join(VOTE.format(ident=name, members=json.dumps(of)) for name, of in objects.items()))
+    settings: dict[str, object] = {"rules": [str(rules)], "shipped_rules": False}
+    process = Supervised(folder / "pair", broker.port, dsn, settings)
+    for turn in (1, 2):  # what is new to one worker the other learns when it starts
+        process.start()
+        try:
+            process.wait_events("broker-connected", 2 * turn)
+            for gateway in GATEWAYS:
+                peer = GatewayPeer(broker.port, gateway)
+                peer.send(turn, [Reading(f"gas-{gateway}", "ch4_lel", now_us(), 60.0)])
+                peer.wait_acked(turn)
+                peer.close()
+            assert process.stop(30) == 0, process.tail()
+        finally:
+            if process.running.poll() is None:
+                process.kill()
+    told = {str(event["detail"]).partition(",")[0] for event in process.events("rules-spread")}
+    assert told == {"rule torn: torn not evaluated"}
+    assert query(dsn, "SELECT DISTINCT object FROM alert") == [("whole",)]
+    events = query(dsn, "SELECT object FROM system_event WHERE kind = 'rules_spread' ORDER BY 1")
+    assert events == [("worker 00-31",), ("worker 32-63",)]

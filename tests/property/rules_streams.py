@@ -150,8 +150,13 @@ RULES = RuleSet(
             learn_count=2,
             sigma_min=0.25,
         ),
+        rule("spectrum", "x-rms", measure="rms", rate_hz=1, samples=8, low_hz=0.1, high_hz=0.5,
+             levels={"blue": 0.25, "red": 1}, hysteresis=0.1),
+        rule("spectrum", "y-shift", metric="y", measure="shift", rate_hz=1, samples=10, low_hz=0.1, high_hz=0.5,
+             jitter=0.3, peak_share=0.1, learn_windows=2, learn_s=12, learn_spread_pct=80, levels={"blue": 5, "red": 20},
+             unit="%"),
     )
-)
+)  # fmt: skip
 UTC = {"time_zone": "UTC"}
 
 
@@ -204,6 +209,11 @@ JOINT = RuleSet(
              operands={"p": {"metric": "x", "unit": "1", "max_age_s": 9}, "q": {"metric": "y", "unit": "%", "max_age_s": 20}},
              expression="p - 100 * q", per="max(p, 0.5)", levels={"blue": 0.5, "red": 2}, gap_s_max=30,
              when=[{"metric": "y", "device": "a-1", "at_most": 3, "max_age_s": 60}]),
+        rule("spectrum", "x-rms-if", measure="rms", rate_hz=1, samples=8, low_hz=0.1, high_hz=0.5, levels={"blue": 0.5},
+             when=[{"metric": "y", "at_most": 3, "max_age_s": 30}]),
+        rule("relation", "relation", unit="1", objects={"l-a": ["a-1/y", "a-1"], "l-b": ["b-1/y", "a-2/x"]},
+             operands={"p": {"metric": "y", "unit": "1", "max_age_s": 30}, "q": {"metric": "x", "unit": "%", "max_age_s": 20}},
+             learn_s=24, learn_count=16, sigma_min=0.25, follow_min=0.5, levels={"blue": 1, "red": 3}, wait_s=30),
         rule("witness", "x-witness", domain="device", level="blue", band=1.0, tau_s=20, every_s=2, max_age_s=9, alive_s=30,
              beside=[{"metric": "y", "gain": -0.5, "band": 0.25}], wait_s=25, hold_s=5,
              neighbours={"band": 0.5, "contradicts": True, "count_min": 1}),
@@ -281,10 +291,18 @@ RUNS = st.builds(
     st.lists(st.tuples(GAPS, CALM, st.sampled_from([0, 0, 0, 0, 0, 0, 2])), min_size=10, max_size=40),
 )
 """One series that is mostly calm, so that what the kernels do without stepping matters."""
-READING_STREAMS = st.one_of(SORTED_ISH, ANY_ORDER, RUNS)
-"""Accepted readings: in order of time, in any order with repetitions, or a calm run of one series."""
-STREAMS = st.one_of(st.lists(st.one_of(READINGS, READINGS, READINGS, MARKS), max_size=60), RUNS)
-"""Readings and watermarks in any order (the watermarks keep no promise), or a calm run."""
+STEADY = st.builds(
+    run,
+    st.sampled_from([7, 5]),
+    st.lists(
+        st.tuples(st.sampled_from([*[1] * 15, 2]), CALM, st.sampled_from([*[0] * 15, 2])), min_size=20, max_size=60
+    ),
+)
+"""One series with a reading a second, nearly always: what is judged by windows of them."""
+READING_STREAMS = st.one_of(SORTED_ISH, ANY_ORDER, RUNS, STEADY)
+"""Accepted readings: in order of time, in any order with repetitions, or a calm or steady run of one series."""
+STREAMS = st.one_of(st.lists(st.one_of(READINGS, READINGS, READINGS, MARKS), max_size=60), RUNS, STEADY)
+"""Readings and watermarks in any order (the watermarks keep no promise), or a calm or steady run."""
 
 
 def engine(rules: RuleSet = RULES, series: Iterable[SeriesInfo] = SERIES) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import isfinite
 from typing import Any
 
@@ -21,6 +22,7 @@ from citynet_rules.kinds import KINDS, limit, stale
 from citynet_rules.kinds.kind import UNUSABLE
 from citynet_rules.kinds.limit import Limits
 from citynet_rules.kinds.walk import Found
+from citynet_rules.robust import fit
 from citynet_rules.rule import Rule, level_of
 from citynet_rules.spec import RuleSet
 from citynet_rules.transition import NONE_US
@@ -247,7 +249,40 @@ def residual(rule: Any, members: list[list[Row]], time_us: int) -> float | None:
     return abs((values[0] - 100 * (values[1] * 0.01)) / abs(max(values[0], 0.5)))
 
 
-SCORES: dict[str, Any] = {"vote": votes, "sequence": happened, "residual": residual}
+def related(rule: Any, members: list[list[Row]], time_us: int) -> float | None:
+    """The definition of `relation`, for the one rule that is tried, which has direction "either"."""
+    instants = sorted({row[0] for rows in members for row in rows if row[0] <= time_us})
+    ages = [round(of.max_age_s * 1e6) for of in rule.operands.values()]
+    kept: list[tuple[float, ...]] = []
+    next_us, learned = NONE_US, None
+    for now_us in instants:
+        values = [newest(rows, now_us, age_us) for rows, age_us in zip(members, ages, strict=True)]
+        if None in values:
+            continue
+        if learned is not None:
+            if now_us == time_us:
+                coefficient, sigma = learned
+                return abs(values[0] - (coefficient[0] + coefficient[1] * values[1])) / sigma  # type: ignore[operator]
+        elif now_us >= next_us:
+            kept.append(tuple(values))  # type: ignore[arg-type]
+            next_us = now_us + round(rule.learn_s * 1e6) // rule.learn_count
+            if len(kept) == rule.learn_count:
+                learned, kept = relation(tuple(kept), rule.sigma_min, rule.follow_min), []
+    return None
+
+
+@cache
+def relation(
+    kept: tuple[tuple[float, ...], ...], sigma_min: float, follow_min: float
+) -> tuple[list[float], float] | None:
+    """What is learned of these samples."""
+    sample = np.array(kept)
+    found = fit(sample[:, 1:], sample[:, 0])
+    sigma = max(found.sigma, sigma_min)
+    return (found.coefficient.tolist(), sigma) if found.followed >= follow_min and sigma > 0 else None
+
+
+SCORES: dict[str, Any] = {"vote": votes, "sequence": happened, "residual": residual, "relation": related}
 
 
 def check_scores(ops: list[Op], cuts: set[int]) -> None:

@@ -24,6 +24,7 @@ from citynet_rules.kinds.kind import UNUSABLE, Pairs
 from citynet_rules.kinds.limit import STATE, LimitRule, Limits
 from citynet_rules.kinds.physical import RangeMachine
 from citynet_rules.kinds.rate import RateMachine
+from citynet_rules.kinds.spectrum import SpectrumMachine
 from citynet_rules.kinds.stale import StaleRule
 from citynet_rules.kinds.stuck import StuckMachine
 from citynet_rules.kinds.walk import Found
@@ -60,6 +61,7 @@ MACHINES: dict[str, Callable[[Any], Any]] = {
     "iaqi": IaqiMachine,
     "cusum": CusumMachine,
     "deviation": DeviationMachine,
+    "spectrum": SpectrumMachine,
 }
 
 

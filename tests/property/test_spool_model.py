@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from random import Random
 
 import pytest
 from hypothesis import HealthCheck, note, settings
@@ -97,18 +96,14 @@ def run_schedules(first_seed: int, count: int, steps: int) -> int:
     return done
 
 
-def test_random_schedules_of_faults_kills_and_power_cuts() -> None:
-    seed = Random().getrandbits(40)
-    print(f"first seed {seed}")
+def test_random_schedules_of_faults_kills_and_power_cuts(seed: int) -> None:
     done = sum(run_schedules(seed, count, steps) for count, steps in SCHEDULES)
     assert done >= 10_000
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(6 * 3600)
-def test_a_million_schedules() -> None:
-    seed = Random().getrandbits(40)
-    print(f"first seed {seed}")
+def test_a_million_schedules(seed: int) -> None:
     tasks = [(seed + NIGHTLY_PART * k, NIGHTLY_PART, NIGHTLY_STEPS) for k in range(1_000_000 // NIGHTLY_PART)]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         done = sum(pool.map(run_schedules, *zip(*tasks, strict=True)))

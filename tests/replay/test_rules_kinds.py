@@ -221,6 +221,42 @@ def _balance(city: Timeline) -> None:
     city.want(exactly(900), "dma-1").cleared("yellow")
 
 
+@story(
+    "relation",
+    objects={"pump-1": ["p-1", "p-1"]},
+    operands={
+        "power": {"metric": "power", "unit": "kW", "max_age_s": 900},
+        "flow": {"metric": "flow", "unit": "m3/h", "max_age_s": 900},
+    },
+    unit="kW",
+    learn_s=16 * 600,
+    learn_count=16,
+    sigma_min=0.5,
+    levels={"yellow": 4, "orange": 8},
+)
+def _off_its_curve(city: Timeline) -> None:
+    """16 pairs teach 5 kW + 0.1 kW/(m³/h), the three wild ones among them aside; then 3 kW too much (6 σ), then 5 (10 σ)."""
+    for n in range(24):
+        flow = 100 + 10 * (n % 4)
+        extra = {3: 40, 7: 40, 11: -20, 20: 3, 21: 5}.get(n, 0)
+        city.at(600 * n).reading("p-1/flow", flow)
+        city.at(600 * n).reading("p-1/power", 5 + 0.1 * flow + extra)
+    city.at(600 * 24).watermark("gw-1")
+    city.want(exactly(600 * 20), "pump-1").raised("yellow")
+    city.want(exactly(600 * 21), "pump-1").escalated("orange")
+    city.want(exactly(600 * 22), "pump-1").cleared("orange")
+
+
+def test_a_relation_is_named_in_the_evidence() -> None:
+    fields, tell = STORIES["relation"]
+    city = Timeline("relation", RuleSet((KINDS["relation"].model.model_validate(fields),)))
+    tell(city)
+    evidence = city.play()[0].evidence
+    assert evidence["relation"].startswith("power = 5")
+    assert evidence["coefficients"] == pytest.approx({"constant": 5, "flow": 0.1})
+    assert (evidence["sigma"], evidence["expected"], evidence["learned_us"]) == (0.5, [-2.0, 2.0], 9_000_000_000)
+
+
 @pytest.mark.parametrize("ident", sorted(STORIES))
 def test_the_kind_tells_its_story(ident: str) -> None:
     fields, tell = STORIES[ident]

@@ -67,7 +67,7 @@ class Checkout:
             cwd=cwd or self.top,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             stdin=subprocess.DEVNULL,
         )
 

@@ -80,7 +80,9 @@ def test_examples_of_settings_and_rules_load(path: Path, tmp_path: Path) -> None
     for number, block in enumerate(re.findall(r"```toml\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)):
         example = tmp_path / f"{number}.toml"
         example.write_text(block, encoding="utf-8")
-        if "[[rule]]" in block:
+        if "[[override]]" in block:
+            assert len(load_rules([example])) == block.count("[[override]]")
+        elif "[[rule]]" in block:
             assert len(load_rules([example])) == block.count("[[rule]]")
         elif block.startswith("about ="):
             assert scenario.parse("example", str(example), block).file.about

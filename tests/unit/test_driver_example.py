@@ -19,6 +19,7 @@ from citynet_gateway.drivers.port import Context, Driver, Offer, Resumed
 from citynet_gateway.intake import Sorter
 from citynet_gateway.settings import GatewaySettings
 from citynet_gateway.spool.files import LocalFiles
+from tests.patience import DEADLINE_S
 
 PAGE = (Path(__file__).parents[2] / "docs" / "drivers.md").read_text(encoding="utf-8")
 
@@ -40,13 +41,13 @@ def test_the_example_answers_after_the_sync_and_keeps_everything(example: Module
         found = []
         for line in (b"pump-1 flow 2.5\n", b"pump-1 leak_alarm 1\n", b"pump-1 flow much\n", b"\xff\n"):
             device.sendall(line)
-            offer = offers.get(timeout=10)
+            offer = offers.get(timeout=DEADLINE_S)
             assert isinstance(offer, Offer)
             device.settimeout(0.05)
             with pytest.raises(TimeoutError):
                 device.recv(10)  # nothing before the sync
             driver.answer([offer])
-            device.settimeout(10)
+            device.settimeout(DEADLINE_S)
             assert device.recv(10) == b"ok\n"
             found.append(offer)
     driver.pause()

@@ -7,14 +7,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from citynet.batch import SeriesBatch
 from citynet.errors import CitynetError
 from citynet.quality import LATE, TEST
-from citynet_rules.engine import Engine, SeriesInfo, Transition
+from citynet_rules.engine import Engine, Part, SeriesInfo, Transition
 from citynet_rules.kinds import KINDS
+from citynet_rules.kinds.limit import STATE as LIMIT_STATE
+from citynet_rules.snapshot import KindTable, decode, encode
 from citynet_rules.spec import RuleSet, library_paths, load_rules
 
 SECOND = 1_000_000
@@ -446,3 +449,41 @@ def test_live_and_shadow_rules_of_one_kind_keep_apart() -> None:
     fed = second.feed(rows((4, 20, 110)))
     assert [(t.rule, t.kind) for t in fed.transitions] == [("other", "clear")]
     assert fed.quality[0] != 0, "the live rule flags"
+
+
+def test_a_pair_as_it_was_made_takes_no_room_and_is_restored_as_such() -> None:
+    """Of two parts the first one's state counts, also where it is that of a new pair and the second's is not."""
+    calm, alarmed = engine(), engine()
+    calm.feed(rows((4, 0, 1.0), (2, 0, 0.0)))
+    alarmed.feed(leak())
+    tables = {table.kind: table for table in decode(calm.snapshot()).tables}
+    limits = tables["limit"]
+    assert limits.state == b""
+    assert limits.fresh == bytes([1]) * (len(limits.rule) // 4)
+    (moved,) = (table for table in decode(alarmed.snapshot()).tables if table.kind == "limit")
+    assert len(moved.state) == moved.fresh.count(0) * LIMIT_STATE.itemsize == LIMIT_STATE.itemsize
+    for first, second, found in ((calm, alarmed, []), (alarmed, calm, ["gas-ch4-void"])):
+        restored = engine()
+        restored.restore_parts([Part(first.snapshot()), Part(second.snapshot())])
+        assert [alert.rule for alert in restored.open_alerts()] == found
+
+
+def test_a_snapshot_with_every_row_is_read_too() -> None:
+    """As it was written before pairs were left out."""
+    alarmed = engine()
+    alarmed.feed(leak())
+    found = decode(alarmed.snapshot())
+    whole = [msgspec.structs.replace(table, state=_all_rows(alarmed, table), fresh=b"") for table in found.tables]
+    restored = engine()
+    restored.restore(encode(msgspec.structs.replace(found, tables=whole)))
+    assert restored.snapshot() == alarmed.snapshot()
+    damaged = [msgspec.structs.replace(table, fresh=table.fresh[:-1]) for table in found.tables]
+    with pytest.raises(CitynetError, match="differ in length"):
+        engine().restore(encode(msgspec.structs.replace(found, tables=damaged)))
+
+
+def _all_rows(of: Engine, table: KindTable) -> bytes:
+    """Rows of all pairs of a kind, in the table's order."""
+    (group,) = (group for group in of._groups if group.name == table.kind)
+    series = of._series.ids[group.pairs.slot]
+    return group.pairs.state[np.lexsort((series, group.pairs.rule))].tobytes()

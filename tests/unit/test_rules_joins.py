@@ -117,3 +117,48 @@ def test_a_damaged_state_is_refused_and_nothing_is_changed(part: str) -> None:
     with pytest.raises(CitynetError, match="do not fit their index"):
         engine.restore(encode(type(snapshot)(**{**kept, "joins": [broken]})))
     assert engine.snapshot() == before
+
+
+# --- members whose readings come to another worker ---
+
+
+def half(*rules: Rule) -> Engine:
+    """An engine that is given the readings of gateway gw-a only."""
+    engine = Engine(RuleSet(rules), lambda info: info.source == "gw-a")
+    engine.bind([SeriesInfo(n, name, "x", f"gw-{name[0]}") for n, name in enumerate(("a", "b", "a2"), start=1)])
+    return engine
+
+
+def test_an_object_with_members_elsewhere_is_not_judged_by_halves_and_told() -> None:
+    rule = vote(objects={"torn": ["a", "b"], "whole": ["a2"]}, levels={"red": 1})
+    engine = half(rule)
+    assert feed(engine, 1, [100]) == []
+    assert [t.object for t in feed(engine, 3, [100])] == ["whole"]
+    assert engine.advance({"gw-a": 500 * SECOND, "": 500 * SECOND}) == []
+    (told,) = engine.spread()
+    assert (told.rule, told.objects, told.device) == ("r", ("torn",), "b")
+    assert str(told) == "rule r: torn not evaluated, b is elsewhere"
+    assert city(rule).spread() == []
+
+
+@pytest.mark.parametrize("unknown", ["met", "unmet"])
+def test_a_condition_elsewhere_is_unknown_at_once_and_told(unknown: str) -> None:
+    given = {
+        "kind": "limit", "direction": "high", "levels": {"red": 1.0}, "devices": ["a"], "when_unknown": unknown,
+        "when": [{"metric": "x", "device": "b", "at_least": 5.0, "max_age_s": 60}],
+    }  # fmt: skip
+    rule = KINDS["limit"].model.model_validate(WORDS | given)
+    engine = half(rule)
+    raised = feed(engine, 1, [100])
+    assert [t.kind for t in raised] == (["raise"] if unknown == "met" else []), "without waiting for what never comes"
+    (told,) = engine.spread()
+    assert (told.rule, told.objects, told.device) == ("r", (), "b")
+    assert str(told) == "rule r: its conditions on b are unknown here"
+
+
+def test_a_rule_that_watches_nothing_here_is_not_told_of() -> None:
+    given = {
+        "kind": "limit", "direction": "high", "levels": {"red": 1.0}, "devices": ["b"],
+        "when": [{"metric": "x", "device": "b", "at_least": 5.0, "max_age_s": 60}],
+    }  # fmt: skip
+    assert half(KINDS["limit"].model.model_validate(WORDS | given), vote(objects={"far": ["b"]})).spread() == []

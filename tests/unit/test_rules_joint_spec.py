@@ -177,6 +177,7 @@ KNOWN = {"q": unit.parse("m3/h"), "p": unit.parse("kPa"), "n": unit.ONE, "t": un
         ("n > 3 [furlong]", "column 7: unit 'furlong': 'furlong' is not known"),
         ("(" * 40 + "n" + ")" * 40, f"column {DEPTH_MAX + 1}: nested deeper than {DEPTH_MAX}"),
         ("-" * 40 + "n", f"column {DEPTH_MAX + 1}: nested deeper than {DEPTH_MAX}"),
+        ("+".join("n" * 102), "column 202: more than 100 operators"),
         ("n" * (LENGTH_MAX + 1), f"column 1: {LENGTH_MAX + 1} characters, at most {LENGTH_MAX}"),
     ],
 )

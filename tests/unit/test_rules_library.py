@@ -9,7 +9,10 @@ import pytest
 from citynet_rules.kinds.accumulate import AccumulateRule
 from citynet_rules.kinds.iaqi import IaqiRule
 from citynet_rules.kinds.limit import LimitRule
+from citynet_rules.kinds.relation import RelationRule
+from citynet_rules.kinds.spectrum import SpectrumRule
 from citynet_rules.kinds.stale import StaleRule
+from citynet_rules.kinds.weekly import WeeklyRule
 from citynet_rules.rule import Rule
 from citynet_rules.spec import library_paths, load_rules
 
@@ -57,6 +60,21 @@ def test_the_other_profile_of_gas_loads_and_selects_nothing_by_default() -> None
     assert isinstance(rule, LimitRule)
     assert (rule.levels, rule.status) == ({"orange": 25, "red": 50}, "U")
     assert path not in library_paths()
+
+
+def test_the_profile_of_pumps_loads() -> None:
+    (rule,) = load_rules([library_paths()[0].parents[1] / "profiles" / "pump-relation.toml"])
+    assert isinstance(rule, RelationRule)
+    assert list(rule.operands) == ["power", "flow", "head"]
+
+
+def test_bridges_and_districts_are_the_references() -> None:
+    """2.6: a shift of 5 to 10 %, 50 Hz or more; 2.3: beyond 3 sigma of the same time of week."""
+    shift, pressure = BY_ID["bridge-mode-shift"], BY_ID["water-pressure-week"]
+    assert isinstance(shift, SpectrumRule)
+    assert (shift.levels, shift.rate_hz, shift.measure) == ({"yellow": 5, "orange": 10}, 50, "shift")
+    assert isinstance(pressure, WeeklyRule)
+    assert (pressure.levels["blue"], pressure.direction, pressure.time_zone) == (3, "down", "Asia/Shanghai")
 
 
 def test_rain_signals_are_the_references() -> None:

@@ -127,3 +127,16 @@ def test_a_validity_that_ends_before_it_begins(tmp_path: Path) -> None:
     path.write_text(text("a", more="valid_from = 2026-05-01\nvalid_to = 2026-04-30"), encoding="utf-8")
     result = RUN(app, ["check", str(path)])
     assert "a.valid_to: 2026-04-30 is before valid_from 2026-05-01" in result.stderr
+
+
+def test_mistakes_of_form_and_of_meaning_come_together(tmp_path: Path) -> None:
+    """A key that is misspelt in one rule hides neither the wrong unit nor the crossing levels of others."""
+    path = tmp_path / "r.toml"
+    rules = (text("a", more="delay = 3"), text("b", unit="ppm"), text("c"), text("d", levels="{ red = 60.0 }"))
+    path.write_text("".join(rules), encoding="utf-8")
+    result = RUN(app, ["check", str(path)])
+    found = [line.replace(f"{path}:", "").partition(": ")[2] for line in result.stderr.splitlines()]
+    assert result.exit_code == 1
+    assert found[0] == "a.delay: unknown key"
+    assert "b.unit: ppm is not the unit of ch4_lel, %" in found
+    assert sum("cross on the same devices" in line for line in found) >= 1

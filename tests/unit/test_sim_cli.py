@@ -146,12 +146,6 @@ def test_plots_are_made(config: Path, tmp_path: Path) -> None:
     assert all(Path(line).read_bytes().startswith(b"\x89PNG") for line in [*made, *days])
 
 
-def test_transport_faults_do_not_play_live(config: Path) -> None:
-    result = _sim("run", "replayed-readings", "-c", config, "--duration", 1)
-    assert result.exit_code == 1
-    assert "transport faults play into files only" in result.stderr
-
-
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [

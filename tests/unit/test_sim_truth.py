@@ -19,7 +19,12 @@ def _write(path: Path, *, end: bool = True) -> None:
     writer = TruthWriter(path)
     writer.header(HEADER)
     writer.messages(
-        (n, "gw-01", [Reading("gas-0001", "ch4_lel", n * 1000, 0.1 * n), Reading("gas-0001", "o2_vol", n * 1000, 20.8)])
+        (
+            n,
+            "gw-01",
+            [Reading("gas-0001", "ch4_lel", n * 1000, 0.1 * n), Reading("gas-0001", "o2_vol", n * 1000, 20.8)],
+            n == 5,
+        )
         for n in range(1, 7)
     )
     writer.acked(1, [3])
@@ -41,6 +46,7 @@ def test_says_what_became_of_every_message(tmp_path: Path) -> None:
     assert [message.acked for message in truth.messages] == [True, False, True, True, False, False]
     assert [message.lost for message in truth.messages] == [None, "buffer-full", None, None, None, None]
     assert [message.resends for message in truth.messages] == [0, 0, 0, 2, 0, 1]
+    assert [message.is_copy for message in truth.messages] == [False, False, False, False, True, False]
     assert truth.messages[2].readings[0] == Reading("gas-0001", "ch4_lel", 3000, 0.1 * 3)
     assert truth.end == End(6, 3, 1, 12)
 
@@ -99,7 +105,7 @@ def test_each_line_is_in_the_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "truth.jsonl"
     writer = TruthWriter(path)
     writer.header(HEADER)
-    writer.messages([(1, "gw-01", [Reading("d", "m", 1, 2.0)])])
+    writer.messages([(1, "gw-01", [Reading("d", "m", 1, 2.0)], False)])
     assert [json.loads(line)["t"] for line in path.read_text().splitlines()] == ["header", "msg"]
     writer.close()
 

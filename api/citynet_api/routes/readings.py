@@ -77,7 +77,7 @@ def points_each(asked: int | None, count: int, settings: ApiSettings) -> int:
 
 async def many(parts: Context, ids: list[int], wanted: history.Span) -> ManyReadings:
     """The answer. Problem 404 that names a series that does not exist."""
-    async with parts.database.session() as connection:
+    async with parts.database.snapshot() as connection:
         known = {row["id"]: row for row in await fetch(connection, "series_some", {"ids": ids})}
         missing = [number for number in ids if number not in known]
         if missing:

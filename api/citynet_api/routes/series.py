@@ -99,7 +99,7 @@ async def bucketed(parts: Context, series: Series, asked: ReadingsQuery, start: 
         raise wrong("cursor" if asked.cursor else "limit", "belongs to bucket=raw; buckets come all at once")
     points = points_wanted(asked.points, parts.settings)
     wanted = history.Span(start, end, asked.bucket, points)
-    async with parts.database.session() as connection:
+    async with parts.database.snapshot() as connection:
         found = await history.read(connection, parts.settings, [series.id], wanted)
     readings = [history.reading(row) for row in found.readings.get(series.id, [])]
     return answer(

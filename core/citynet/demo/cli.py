@@ -34,6 +34,9 @@ def demo(
     seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same city, same chaos.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the console; 0: a free one.")] = 0,
     keep: Annotated[Path | None, typer.Option(help="Use this new folder and keep it (data, logs, truth).")] = None,
+    rules: Annotated[
+        list[Path] | None, typer.Option(exists=True, help="Rule file beside the shipped packs; may be repeated.")
+    ] = None,
 ) -> None:
     """Embedded PostgreSQL, private Mosquitto, two gateways, a simulated city, ingest, rules, api and console.
 
@@ -46,7 +49,8 @@ def demo(
     signal.signal(signal.SIGTERM, _as_interrupt)
     folder = _folder(keep)
     try:
-        with Stage(StageSettings(folder, chosen, api_port=port), say) as stage:
+        files = tuple(path.resolve() for path in rules or ())
+        with Stage(StageSettings(folder, chosen, api_port=port, rules=files), say) as stage:
             _play(stage, seconds, chosen, is_chaotic=chaos, as_json=as_json)
     except KeyboardInterrupt:
         say("\nstopped")

@@ -33,6 +33,7 @@ class StageSettings:
     seed: int
     gateways: tuple[str, ...] = ("gw-01", "gw-02")
     api_port: int = 0
+    rules: tuple[Path, ...] = ()
 
 
 class Stage:
@@ -101,7 +102,7 @@ class Stage:
         gateways = json.dumps(list(self.settings.gateways))
         text = (
             f"[log]\nformat = 'json'\n\n[broker]\nport = {self.broker.port}\n\n[database]\ndsn = {json.dumps(self.dsn())}\n\n"
-            f"[ingest]\n\n[api]\nport = {self.api_port}\n\n"
+            f"[ingest]\nrules = {json.dumps([str(path) for path in self.settings.rules])}\n\n[api]\nport = {self.api_port}\n\n"
             f"[sim]\nseed = {self.settings.seed}\ngateways = {gateways}\nbroker.port = {self.broker.port}\n"
         )
         self.config.write_text(text)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,13 +18,24 @@ from typing import IO
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 _UNPRIVILEGED = "nobody"
+_RESERVED_MAX = 128
+_reserved: deque[int] = deque()  # file descriptors
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that is free now."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback interface that is free now, and stays out of everybody's lottery while we live.
+
+    We keep a socket bound to it that never listens: the system then gives the port to nobody who asks for any, and a
+    server that sets SO_REUSEADDR (as they all do, for their own restart) may still listen there, and again after a
+    crash. Only the newest `_RESERVED_MAX` are kept."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port = int(holder.getsockname()[1])
+    _reserved.append(holder.detach())
+    if len(_reserved) > _RESERVED_MAX:
+        os.close(_reserved.popleft())
+    return port
 
 
 def unprivileged_user() -> pwd.struct_passwd | None:

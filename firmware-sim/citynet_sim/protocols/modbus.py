@@ -41,6 +41,8 @@ class Device:
         delay_s: answers so much later.
         exception: answers everything with this exception code; 0: does not.
         corrupt: what is done to a frame before it is sent; None: nothing.
+        on_read: told of every answer to a read of registers: the table as it was answered from, address, amount.
+        on_write: told of every register that was written: address, value.
     """
 
     holding: dict[int, Register] = field(default_factory=dict)
@@ -51,6 +53,8 @@ class Device:
     delay_s: float = 0.0
     exception: int = 0
     corrupt: Callable[[bytes], bytes] | None = None
+    on_read: Callable[[Mapping[int, Register], int, int], None] | None = None
+    on_write: Callable[[int, int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,8 @@ def _act(device: Device, function: int, address: int, amount: int) -> bytes:
         if not 1 <= amount <= 125:
             raise ValueError
         words = [_value(table[address + k]) for k in range(amount)]
+        if device.on_read is not None:
+            device.on_read(table, address, amount)
         return bytes([2 * amount]) + struct.pack(f">{amount}H", *words)
     if function in (_READ_COILS, _READ_DISCRETE):
         table = device.coils if function == _READ_COILS else device.discrete
@@ -120,6 +126,8 @@ def _act(device: Device, function: int, address: int, amount: int) -> bytes:
         return struct.pack(">HH", address, amount)
     if function == _WRITE_REGISTER:
         device.holding[address] = _existing(device.holding, address) and amount
+        if device.on_write is not None:
+            device.on_write(address, amount)
         return struct.pack(">HH", address, amount)
     raise NotImplementedError
 

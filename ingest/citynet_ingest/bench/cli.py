@@ -20,6 +20,10 @@ from citynet_ingest.bench.stage import Stage, open_stage
 from citynet_ingest.bench.throughput import batches, singles
 
 app = typer.Typer(no_args_is_help=True, help="Measure against baselines, in one run on this machine.")
+QuickOption = Annotated[
+    bool, typer.Option("--quick", help="Tiny counts, in seconds: shows that it works, not how fast.")
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 1 if a floor is missed.")]
 DsnOption = Annotated[str | None, typer.Option(help="Another server than the embedded one; needs CREATEDB.")]
 
 
@@ -34,10 +38,8 @@ def all_lines(
     as_json: JsonOption = False,
     dsn: DsnOption = None,
     only: Annotated[str, typer.Option(help="Lines to measure, such as 1,4.")] = "",
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny counts, in seconds: shows that it works, not how fast.")
-    ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if a floor is missed.")] = False,
+    quick: QuickOption = False,
+    strict: StrictOption = False,
 ) -> None:
     """The whole table: throughput, disk, delay, memory, cost; each line with floor and goal. About six minutes."""
     numbers = _numbers(only)
@@ -55,6 +57,18 @@ def ingest(
     """Lines 1 and 2 alone, with counts of your choice."""
     measures = (partial(batches, readings=readings), partial(singles, messages=messages))
     _run(lambda stage: (measure(stage) for measure in measures), dsn, as_json=as_json)
+
+
+@app.command()
+@command
+def rules(
+    as_json: JsonOption = False,
+    dsn: DsnOption = None,
+    quick: QuickOption = False,
+    strict: StrictOption = False,
+) -> None:
+    """Lines 8 to 11 alone: the rules' speed, memory, snapshot and replay."""
+    _run(lambda stage: suite.run(stage, suite.RULES), dsn, quick=quick, strict=strict, as_json=as_json)
 
 
 def _numbers(only: str) -> list[int]:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
 
@@ -30,6 +31,8 @@ _BATCH_TYPES = {
     wire.CBOR: wire.CBOR, wire.JSON: wire.JSON, "application/cbor": wire.CBOR, "application/json": wire.JSON,
 }  # fmt: skip
 _KEY = re.compile(r"[ -~]{1,255}")
+_REST_BYTES_MAX = 4 << 20  # of a body that is too large, read and thrown away before the answer
+_REST_S_MAX = 2.0
 _BY_STATUS = {404: "not-found", 405: "method-not-allowed"}
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -101,7 +104,13 @@ class Front:
         self, request: Request, source: str, topic: str, kind: str, key: str | None, bytes_max: int
     ) -> Outcome:
         """What became of the request's body. A `key` of ``body`` stands for the body's hash."""
-        with self._gate.entered(source, _announced(request, bytes_max)):
+        try:
+            announced_bytes = _announced(request, bytes_max)
+        except Problem as problem:
+            if problem.kind == "body-too-large":
+                await _pass_over(request)
+            raise
+        with self._gate.entered(source, announced_bytes):
             body = await self._read(request, bytes_max)
             if key == "body":
                 key = f"body:{blake2b(body, digest_size=16).hexdigest()}"
@@ -122,15 +131,18 @@ class Front:
             async with asyncio.timeout(self._settings.read_s):
                 async for part in request.stream():
                     size += len(part)
-                    if size > bytes_max:
-                        raise _too_large(bytes_max)
-                    parts.append(part)
+                    if size <= bytes_max:
+                        parts.append(part)
+                    elif size > bytes_max + _REST_BYTES_MAX:
+                        break
         except TimeoutError:
             raise Problem("slow-body", f"The body was not here within {self._settings.read_s:g} s.") from None
         except ClientDisconnect:
             raise Problem("bad-request", "The connection was closed before the end of the body.") from None
         if not size:
             raise Problem("bad-request", "The body is empty.")
+        if size > bytes_max:
+            raise _too_large(bytes_max)
         return b"".join(parts)
 
 
@@ -187,6 +199,20 @@ def _watched(path: str, handler: Handler) -> Handler:
         return response
 
     return answer
+
+
+async def _pass_over(request: Request) -> None:
+    """Read on for a little. A connection that is closed with bytes unread is reset, and its client may never see the answer.
+    Whoever waits to be told to go on has sent nothing yet."""
+    if "expect" in request.headers:
+        return
+    left_bytes = _REST_BYTES_MAX
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(_REST_S_MAX):
+            async for part in request.stream():
+                left_bytes -= len(part)
+                if left_bytes < 0:
+                    return
 
 
 def respond(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:

@@ -22,11 +22,11 @@ _UNIX = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _log = log.get("rules")
 
 
-def arm(connection: Connection, rules: RuleSet, worker: str) -> RuleSet:
-    """Arm the rules that a worker read from its files; returns them as they may run.
+def arm(connection: Connection, rules: RuleSet, worker: str, failed: Collection[str] = ()) -> RuleSet:
+    """Arm the rules that a worker read from its files, without those that failed on data; returns them as they may run.
 
     A rule that is neither proved nor answered for by somebody runs in shadow. Open alerts of rules that are gone, or in shadow
-    now, are closed; those of rules that came out of shadow are shown.
+    now, are closed; those of rules that failed stay as they are, and those of rules that came out of shadow are shown.
     """
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute("SELECT lock_transitions()")
@@ -37,7 +37,7 @@ def arm(connection: Connection, rules: RuleSet, worker: str) -> RuleSet:
         cursor.execute(sql.text("rule_disarm"), {"ids": ids, "versions": [rule.version for rule in running]})
         noted = {"author": f"worker {worker}", "reason": "named in its settings"}
         cursor.executemany(sql.text("rule_arming_note"), [_identity(rule) | noted for rule in running])
-        cursor.execute(sql.text("alerts_disarm"), {"armed": ids})
+        cursor.execute(sql.text("alerts_disarm"), {"armed": [*ids, *failed]})
         cursor.execute(sql.text("alerts_demote"), {"shadow": [rule.id for rule in running if rule.mode == "shadow"]})
         cursor.execute(sql.text("alerts_promote"), {"live": [rule.id for rule in running if rule.mode == "live"]})
         cursor.execute("SELECT pg_notify('citynet_alert', '')")

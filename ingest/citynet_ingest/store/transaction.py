@@ -17,12 +17,12 @@ from citynet_ingest.commit import Commit, UplinkSpan
 from citynet_ingest.copybody import copy_pieces
 from citynet_ingest.store import redrive, sql
 from citynet_ingest.store.fence import FencedError
+from citynet_ingest.store.late import note_late, verdict_row
 from citynet_ingest.store.paths import Why, by_day, choose, split_late
 from citynet_ingest.store.rollups import copy_partials
 from citynet_rules.engine import Transition
 from citynet_rules.rule import Rule
 from citynet_rules.spec import RuleSet
-from citynet_rules.transition import Opinion
 
 Connection = psycopg.Connection[tuple[object, ...]]
 _EPOCH_ORDINAL = dt.date(1970, 1, 1).toordinal()
@@ -73,6 +73,7 @@ def apply(connection: Connection, commit: Commit, target: Target) -> None:
         if connection.execute(sql.text("commit_step"), step).rowcount != 1:
             raise FencedError(f"worker {target.worker}: another ingest worker has taken our shards since; stopping")
         copy_rows(connection, commit.rows, has_columnstore=target.has_columnstore)
+        note_late(connection, commit.rows)
         copy_partials(connection, commit.partials)
         _cursors(connection, commit)
         _books(connection, commit, target.worker, target.receipts_keep)
@@ -211,21 +212,10 @@ def _alerts(connection: Connection, transitions: Sequence[Transition], rules: Ru
         for kinds, group in groupby(transitions, key=lambda t: t.kind == "verdict"):
             rows = [_alert_row(t, by_id[t.rule]) for t in group]
             cursor.executemany(sql.text("revision_record" if kinds else "transition_record"), rows)
-        verdicts = [_verdict_row(t, t.opinion) for t in transitions if t.opinion is not None]
+        verdicts = [verdict_row(t, t.opinion) for t in transitions if t.opinion is not None]
         if verdicts:
             cursor.executemany(sql.text("verdict_record"), verdicts)
     connection.execute("SELECT pg_notify('citynet_alert', '')")
-
-
-def _verdict_row(transition: Transition, opinion: Opinion) -> dict[str, object]:
-    return {
-        "alert_id": transition.alert_id,
-        "verdict": opinion.state,
-        "audience": opinion.audience,
-        "since": _UNIX + dt.timedelta(microseconds=transition.time_us),
-        "verdict_zh": opinion.zh,
-        "verdict_en": opinion.en,
-    }
 
 
 def _alert_row(transition: Transition, rule: Rule) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from citynet.batch import F64, I64
-from citynet_rules.kinds.kind import Kind
+from citynet_rules.kinds.kind import Kind, Rows
 
 if TYPE_CHECKING:
     from citynet_rules.joint.join import Block
@@ -32,6 +32,22 @@ class Front(Protocol):
 
     def score(self, block: Block, at: I64) -> F64:
         """The score at each of the rows `at`; NaN where there is none."""
+        ...
+
+
+@runtime_checkable
+class Learner(Front, Protocol):
+    """A front that learns, an object at a time.
+
+    Attributes:
+        memory: its columns of the object's state, zero at first: fields of a numpy dtype, little-endian.
+    """
+
+    memory: Sequence[tuple[Any, ...]]
+
+    def explain(self, state: Rows) -> tuple[tuple[float, float] | None, dict[str, Any]]:
+        """What the evidence of an object's alerts says of what was learned, `state` being the object's row: the expected band,
+        and more. It must not change once a score was told."""
         ...
 
 

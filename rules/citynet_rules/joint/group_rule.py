@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from citynet.ids import is_id
 from citynet_rules.colour import Age
-from citynet_rules.derived import WAIT_S_DEFAULT
+from citynet_rules.derived import OPERANDS_MAX, WAIT_S_DEFAULT, Operand, check_names
 from citynet_rules.kinds.graded import GradedRule
 
 OBJECTS_MAX = 1000
@@ -63,3 +63,32 @@ class GroupRule(GradedRule):
     def members(self) -> dict[str, list[str]]:
         """`series` as text, for evidence."""
         return {name: [f"{device}/{metric}" for device, metric in of] for name, of in self.series().items()}
+
+
+class OperandRule(GroupRule):
+    """A rule whose members have names: `operands`, in the order in which every object lists its members. The metric of an
+    operand is that of the members which name none."""
+
+    operands: Annotated[dict[str, Operand], Field(min_length=1, max_length=OPERANDS_MAX)]
+
+    @field_validator("operands")
+    @classmethod
+    def _names(cls, operands: dict[str, Operand]) -> dict[str, Operand]:
+        check_names(operands)
+        return operands
+
+    @model_validator(mode="after")
+    def _all_there(self) -> OperandRule:
+        for name, members in self.objects.items():
+            if len(members) != len(self.operands):
+                raise ValueError(f"object {name} has {len(members)} members, there are {len(self.operands)} operands")
+        return self
+
+    def series(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        metrics = [operand.metric for operand in self.operands.values()]
+        return {
+            name: tuple(
+                (of.partition("/")[0], of.partition("/")[2] or m) for of, m in zip(members, metrics, strict=False)
+            )
+            for name, members in self.objects.items()
+        }

@@ -114,6 +114,7 @@ class Join:
         wait_us: int,
         past_us: Sequence[int] = (),
         as_is: frozenset[int] = frozenset(),
+        memory: Sequence[tuple[Any, ...]] = (),
         every_us: int = 0,
     ) -> None:
         """`every_us`: only the first reading of each such stretch of time is taken (0: all)."""
@@ -129,6 +130,7 @@ class Join:
                 ("tip", "<f8"),
                 ("time_us", "<i8", (channels,)),
                 ("value", "<f8", (channels,)),
+                *memory,
             ]
         )
         self.roles = roles

@@ -7,7 +7,7 @@ node; a node that has found the members of an object answers with the line it ma
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,11 +19,11 @@ from citynet_rules.condition import met_rows
 from citynet_rules.derived import Derived
 from citynet_rules.evaluate import evaluate, named
 from citynet_rules.expression import Name, Past
-from citynet_rules.joint.front import Front
+from citynet_rules.joint.front import Front, Learner
 from citynet_rules.joint.join import PAST_MAX, Block, Join, Readings, rank_up_to
 from citynet_rules.joint.saved import Kept
 from citynet_rules.rule import Rule
-from citynet_rules.transition import SeriesInfo
+from citynet_rules.transition import Event, SeriesInfo
 
 NEVER_US = 1 << 60
 """Waiting without end: the server's clock does not count."""
@@ -261,7 +261,8 @@ class ScoreNode(Node):
 
     def __init__(self, rule: Rule, front: Front) -> None:
         roles = max(len(members) for members in front.objects.values())
-        join = Join(roles, front.channels(roles), front.wait_us)
+        memory = front.memory if isinstance(front, Learner) else ()
+        join = Join(roles, front.channels(roles), front.wait_us, memory=memory)
         super().__init__(f"score {rule.id}", rule.fingerprint, rule.id, join)
         self._rule, self._front = rule, front
         self._wanted: dict[tuple[str, str], list[tuple[str, int]]] = {}
@@ -269,7 +270,8 @@ class ScoreNode(Node):
             for role, member in enumerate(members):
                 self._wanted.setdefault(member, []).append((name, role))
         self._found: dict[str, dict[int, Line]] = {name: {} for name in front.objects}
-        self._done: list[str] = []
+        self._number: dict[str, int] = {}
+        self.learns = isinstance(front, Learner)
 
     def offer(self, line: Line) -> SeriesInfo | None:
         places = [] if line.rule else self._wanted.get((line.info.device, line.info.metric), [])
@@ -281,7 +283,16 @@ class ScoreNode(Node):
         return None
 
     def members(self, info: SeriesInfo) -> list[tuple[int, Line]]:
+        self._number[info.device] = len(self.join)
         return sorted(self._found[info.device].items(), key=lambda member: member[0])
+
+    def explained(self, event: Event, name: str) -> Event:
+        """`event` of the object `name` with what the front has learned of it."""
+        if not isinstance(self._front, Learner):
+            return event
+        number = self._number[name]
+        expected, more = self._front.explain(self.join.state[number : number + 1])
+        return replace(event, expected=expected, more=more)
 
     def make(self, block: Block) -> Made | None:
         at = block.instants

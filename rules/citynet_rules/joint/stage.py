@@ -16,7 +16,9 @@ import numpy as np
 from citynet.batch import F64, I32, I64, Bools
 from citynet_rules.derived import Derived
 from citynet_rules.group import Group
+from citynet_rules.guard import RuleFailedError, advanced, fed, users_of
 from citynet_rules.joint.front import JointKind
+from citynet_rules.joint.join import Block
 from citynet_rules.joint.node import DeriveNode, GateNode, Line, Made, Node, ScoreNode
 from citynet_rules.joint.saved import check
 from citynet_rules.joint.witness import WitnessNode
@@ -46,10 +48,12 @@ class Stage:
 
     def __init__(self, rules: Sequence[Rule], derived: Sequence[Derived], near: Near) -> None:
         """`derived` behind what they are computed from; `near`: neighbouring devices, by metric and device."""
+        self._metrics = tuple(derived)
         self._derived = frozenset(each.name for each in derived)
         scores = [
             ScoreNode(rule, kind.front(rule)) for rule in rules if isinstance(kind := KINDS[rule.kind], JointKind)
         ]
+        self._learners = {score.rule: score for score in scores if score.learns}
         gates = [_gate(rule) for rule in rules if rule.when]
         witnesses = [WitnessNode(rule, near.get(rule.metric, {})) for rule in rules if isinstance(rule, WitnessRule)]
         self.nodes: list[Node] = [*map(DeriveNode, derived), *scores, *witnesses, *gates]
@@ -118,13 +122,24 @@ class Stage:
         for node in self.nodes:
             promised_us = np.maximum(watermark_us, _less(series.server_us, node.join.wait_us))
             changed[node.name] = node.join.take(segments, promised_us, made=False)
-        return self._run(series, changed)
+        return self._explained(self._run(series, changed))
 
     def advance(self, series: SeriesTable) -> Found:
         """Time has come further."""
         found = self._run(series, {node.name: np.arange(len(node.join)) for node in self.nodes})
         progress = self._progress(series)
-        return [*found, *((group, group.kernel.advance(group.pairs, progress)) for group in self.groups)]
+        found += [(group, advanced(group, progress)) for group in self.groups]
+        return self._explained(found)
+
+    def _explained(self, found: Found) -> Found:
+        """Events of rules that learn, with what they have learned."""
+        if not self._learners:
+            return found
+        return [(group, [self._explain(group, event) for event in events]) for group, events in found]
+
+    def _explain(self, group: Group, event: Event) -> Event:
+        node = self._learners.get(group.rules[event.rule].id)
+        return event if node is None else node.explained(event, self.info[event.slot].device)
 
     def _run(self, series: SeriesTable, changed: Mapping[str, I64]) -> Found:
         """Let every node make what it can, first those the others need."""
@@ -142,10 +157,20 @@ class Stage:
                 continue
             block = node.join.release(touched, self._frontier_us(node, touched, series))
             moved[number] = node.out[touched]
-            rows = node.make(block) if block is not None else None
+            rows = self._made(node, block) if block is not None else None
             if rows is not None:
                 made[number] = (_segments(node, rows), rows.met)
         return self._judge(*_together(list(made.values()))) if made else []
+
+    def _made(self, node: Node, block: Block) -> Made | None:
+        """What a node makes. RuleFailedError: it threw; the rules that need it are named."""
+        try:
+            return node.make(block)
+        except Exception as error:
+            rules = [rule for group in self.groups for rule in group.rules]
+            name = node.name.partition(" ")[2]
+            failed = [node.rule] if node.rule else users_of(name, rules, self._metrics)
+            raise RuleFailedError(failed or [rule.id for rule in rules], repr(error)) from error
 
     def _frontier_us(self, node: Node, objects: I64, series: SeriesTable) -> I64:
         """How far each object has come: as far as the member that is the furthest behind."""
@@ -177,12 +202,12 @@ class Stage:
     def _judge(self, segments: Segments, met: Bools | None) -> Found:
         """Feed the rules what nodes have made: stretch by stretch where conditions come and go."""
         if met is None or met.all():
-            return [(group, group.kernel.feed(group.pairs, segments)) for group in self.groups]
+            return [(group, fed(group, segments)) for group in self.groups]
         found: Found = []
         for stretch, is_met in _stretches(segments, met):
             for group in self.groups:
                 if is_met:
-                    found.append((group, group.kernel.feed(group.pairs, stretch)))
+                    found.append((group, fed(group, stretch)))
                 else:
                     found.append((group, self._end(group, stretch)))
         return found
@@ -195,7 +220,7 @@ class Stage:
         tip_us, tip = now_us.copy(), np.full(len(self.info), np.nan)
         now_us[stretch.slot] = time_us - 1
         tip_us[stretch.slot], tip[stretch.slot] = stretch.before_us, stretch.before
-        events = group.kernel.advance(group.pairs, Progress(tip_us, tip, now_us, NONE_US))
+        events = advanced(group, Progress(tip_us, tip, now_us, NONE_US))
         return [*events, *group.release(stretch.slot, time_us, stretch.value[stretch.start])]
 
     def hold(self, rule: str, series: int) -> tuple[int, int] | None:

@@ -13,11 +13,14 @@ from citynet_rules.kinds.limit import LimitKind
 from citynet_rules.kinds.night_flow import NightFlowKind
 from citynet_rules.kinds.physical import RangeKind
 from citynet_rules.kinds.rate import RateKind
+from citynet_rules.kinds.relation import RelationKind
 from citynet_rules.kinds.residual import ResidualKind
 from citynet_rules.kinds.sequence import SequenceKind
+from citynet_rules.kinds.spectrum import SpectrumKind
 from citynet_rules.kinds.stale import StaleKind
 from citynet_rules.kinds.stuck import StuckKind
 from citynet_rules.kinds.vote import VoteKind
+from citynet_rules.kinds.weekly import WeeklyKind
 from citynet_rules.kinds.witness import WitnessKind
 
 _ALL: tuple[Kind, ...] = (
@@ -32,10 +35,13 @@ _ALL: tuple[Kind, ...] = (
     IaqiKind(),
     CusumKind(),
     DeviationKind(),
+    WeeklyKind(),
+    SpectrumKind(),
     NightFlowKind(),
     VoteKind(),
     SequenceKind(),
     ResidualKind(),
+    RelationKind(),
     WitnessKind(),
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}

@@ -26,7 +26,7 @@ from pydantic import model_validator
 from citynet.batch import F64, I32, I64, Bools
 from citynet_rules.kinds import limit
 from citynet_rules.kinds.graded import GradedRule, gap_s_max, grade, limits_of, off_delay_s, state_of
-from citynet_rules.kinds.kind import UNUSABLE, Kernel
+from citynet_rules.kinds.kind import UNUSABLE, Kernel, Pairs, Segments
 from citynet_rules.kinds.limit import LimitState
 from citynet_rules.kinds.rate import PER_S
 from citynet_rules.kinds.walk import Columns, Found, RankKernel
@@ -35,6 +35,7 @@ from citynet_rules.transition import NONE_US
 
 CELLS = 72
 EMPTY = (0.0,) * CELLS
+ROUNDING = 1e-12  # of a sum of so many cells, relative; a hundred times what it can be
 STATE = state_of(("read_us", "<i8"), ("newest", "<i8"), ("total", "<f8"), ("cells", "<f8", (CELLS,)))
 
 
@@ -113,18 +114,58 @@ class AccumulateMachine:
 
 
 class AccumulateKernel(RankKernel[AccumulateState]):
-    """All accumulate rules at once: what is dry glides, what is wet is walked."""
+    """All accumulate rules at once. A glide's total is rounded otherwise than the machine's: where that could decide, the pair
+    is walked, and what has glided gets its total anew."""
 
-    columns: ClassVar[tuple[str, ...]] = ("read_us", "total", "low", "high")
+    columns: ClassVar[tuple[str, ...]] = ("read_us", "newest", "total", "cells", "low", "high")
 
     def __init__(self, rules: Sequence[AccumulateRule]) -> None:
-        super().__init__([AccumulateMachine(rule) for rule in rules], STATE)
+        machines = [AccumulateMachine(rule) for rule in rules]
+        super().__init__(machines, STATE)
+        self._is_rate: Bools = np.array([machine.is_rate for machine in machines], np.bool_)
+        self._per_us: F64 = np.array([machine.per_us for machine in machines], np.float64)
+        self._gap_us: I64 = np.array([machine.limits.gap_us for machine in machines], np.int64)
+        self._cell_us: I64 = np.array([machine.cell_us for machine in machines], np.int64)
 
     def glide(self, columns: Columns, rule: I32, time_us: I64, value: F64) -> Bools:
+        total = columns["total"]
+        amount = self._amounts(columns["read_us"], rule, time_us, value)
+        wet = np.flatnonzero((amount > 0) | (total > 0))
+        if len(wet):
+            self._pour(columns, wet, time_us[wet] // self._cell_us[rule[wet]], amount[wet])
         np.copyto(columns["read_us"], time_us)
-        in_band = (columns["low"] <= 0) & (columns["high"] > 0)
-        moved: Bools = (value > 0) | (columns["total"] > 0) | ~in_band
+        error = ROUNDING * total
+        quiet: Bools = (columns["low"] + error <= total) & (total < columns["high"] - error)
+        return ~quiet
+
+    def moved(self, pairs: Pairs, pair: I64, segments: Segments, position: I64) -> Bools:
+        moved = super().moved(pairs, pair, segments, position)
+        state = pairs.state
+        wet = pair[~moved & (state["total"][pair] > 0)]
+        state["total"][wet] = [fsum(cells) for cells in state["cells"][wet].tolist()]
         return moved
+
+    def _amounts(self, last_us: I64, rule: I32, time_us: I64, value: F64) -> F64:
+        """What the readings add, as the machine has it."""
+        past_us = time_us - last_us
+        known = (last_us != NONE_US) & (past_us <= self._gap_us[rule])
+        as_rate = np.where(known, value * (past_us / self._per_us[rule]), 0.0)
+        found: F64 = np.where(value > 0, np.where(self._is_rate[rule], as_rate, value), 0.0)
+        return found
+
+    def _pour(self, columns: Columns, wet: I64, cell: I64, amount: F64) -> None:
+        """Move the windows of these pairs to `cell` and add what there is."""
+        newest, total, cells = columns["newest"], columns["total"], columns["cells"]
+        shift = np.where(total[wet] == 0, CELLS, np.minimum(cell - newest[wet], CELLS))
+        (moving,) = np.nonzero(shift)
+        if len(moving):
+            place = np.arange(CELLS) + shift[moving, None]
+            before = cells[wet[moving]]
+            kept = np.take_along_axis(before, np.minimum(place, CELLS - 1), axis=1)
+            cells[wet[moving]] = np.where(place < CELLS, kept, 0.0)
+        cells[wet, CELLS - 1] += amount
+        total[wet] = cells[wet].sum(axis=1)
+        newest[wet] = np.where(total[wet] == 0, 0, cell)
 
 
 class AccumulateKind:

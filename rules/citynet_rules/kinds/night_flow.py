@@ -193,7 +193,8 @@ class NightFlowMachine:
 
 
 class NightFlowKernel(WalkKernel[NightFlowState]):
-    """All night flow rules at once: pairs with readings in a night window or a night to judge are walked."""
+    """All night flow rules at once: pairs whose readings reach the end of a night window are walked, those within one are added
+    up."""
 
     def __init__(self, rules: Sequence[NightFlowRule]) -> None:
         self._night_machines = [NightFlowMachine(rule) for rule in rules]
@@ -203,12 +204,37 @@ class NightFlowKernel(WalkKernel[NightFlowState]):
 
     def moved(self, pairs: Pairs, pair: I64, segments: Segments, position: I64) -> Bools:
         rule = pairs.rule[pair]
+        length_us, begin_us = self._length_us[rule], pairs.state["begin_us"][pair]
         first_us = segments.time_us[segments.start][position]
         last_us = segments.time_us[segments.stop - 1][position]
         into_us = (first_us + self._shift_us[rule]) % DAY_US
-        by_day = (into_us >= self._length_us[rule]) & (last_us - first_us < DAY_US - into_us)
-        moved: Bools = ~by_day | (pairs.state["begin_us"][pair] != NONE_US)
-        return moved
+        by_day = into_us >= length_us
+        end_us = first_us - into_us + length_us + np.where(by_day, DAY_US, 0)
+        passes: Bools = (last_us >= end_us) | ((begin_us != NONE_US) & (last_us >= begin_us + length_us))
+        night = np.flatnonzero(~passes & (~by_day | (last_us >= end_us - length_us)))
+        if len(night):
+            self._add_up(pairs, pair[night], segments, position[night])
+        return passes
+
+    def _add_up(self, pairs: Pairs, pair: I64, segments: Segments, position: I64) -> None:
+        """Readings of which none reaches the end of a window: no night is judged, and those in the window are of one night."""
+        count = (segments.stop - segments.start)[position]
+        of = np.repeat(np.arange(len(pair)), count)
+        row = np.arange(len(of)) - np.repeat(np.cumsum(count) - count - segments.start[position], count)
+        if segments.usable is not None:
+            of, row = of[segments.usable[row]], row[segments.usable[row]]
+        rule, time_us = pairs.rule[pair[of]], segments.time_us[row]
+        into_us = (time_us + self._shift_us[rule]) % DAY_US
+        begin_us, length_us = time_us - into_us, self._length_us[rule]
+        state = pairs.state
+        taken = (into_us < length_us) & (begin_us + length_us > state["judged_us"][pair[of]])
+        at, quarter = pair[of[taken]], into_us[taken] // QUARTER_US
+        state["begin_us"][at] = begin_us[taken]
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.add.at(
+                state["sums"], (at, quarter), segments.value[row[taken]]
+            )  # one after the other, as the machine does
+        np.add.at(state["counts"], (at, quarter), 1)
 
     def advance(self, pairs: Pairs, progress: Progress) -> list[Event]:
         """Judge the nights whose window has passed by the clock of the series' source."""

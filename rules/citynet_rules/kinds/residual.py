@@ -15,19 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
 from citynet.batch import F64, I64
 from citynet_rules import unit
 from citynet_rules.colour import microseconds
-from citynet_rules.derived import OPERANDS_MAX, Operand, check_names, units_of
+from citynet_rules.derived import Operand, units_of
 from citynet_rules.evaluate import evaluate, named
 from citynet_rules.expression import Formula, Name, Past, compile_
 from citynet_rules.joint.front import Front
-from citynet_rules.joint.group_rule import GroupRule
+from citynet_rules.joint.group_rule import OperandRule
 from citynet_rules.kinds.kind import Kernel
 from citynet_rules.kinds.scored import STATE, ScoredKernel, graded_facts
 from citynet_rules.rule import Rule
@@ -36,20 +36,12 @@ if TYPE_CHECKING:
     from citynet_rules.joint.join import Block
 
 
-class ResidualRule(GroupRule):
-    """A rule of kind `residual`; levels in `unit`, or bare numbers where there is a `per`. The metric of an operand is that of
-    the members which name none."""
+class ResidualRule(OperandRule):
+    """A rule of kind `residual`; levels in `unit`, or bare numbers where there is a `per`."""
 
-    operands: Annotated[dict[str, Operand], Field(min_length=1, max_length=OPERANDS_MAX)]
     expression: str
     per: str | None = None
     direction: Literal["either", "up", "down"] = "either"
-
-    @field_validator("operands")
-    @classmethod
-    def _names(cls, operands: dict[str, Operand]) -> dict[str, Operand]:
-        check_names(operands)
-        return operands
 
     @field_validator("expression", "per")
     @classmethod
@@ -61,9 +53,6 @@ class ResidualRule(GroupRule):
 
     @model_validator(mode="after")
     def _complete(self) -> ResidualRule:
-        for name, members in self.objects.items():
-            if len(members) != len(self.operands):
-                raise ValueError(f"object {name} has {len(members)} members, there are {len(self.operands)} operands")
         used = {name for formula in self.formulas for name in formula.names}
         if idle := sorted(self.operands.keys() - used):
             raise ValueError(f"operand {', '.join(idle)} is not used")
@@ -81,15 +70,6 @@ class ResidualRule(GroupRule):
         if formula.pasts:
             raise ValueError(f"column {formula.pasts[0].at}: {formula.pasts[0].function} belongs into a derived metric")
         return formula
-
-    def series(self) -> dict[str, tuple[tuple[str, str], ...]]:
-        metrics = [operand.metric for operand in self.operands.values()]
-        return {
-            name: tuple(
-                (of.partition("/")[0], of.partition("/")[2] or m) for of, m in zip(members, metrics, strict=False)
-            )
-            for name, members in self.objects.items()
-        }
 
 
 class ResidualFront:

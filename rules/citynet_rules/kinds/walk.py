@@ -13,7 +13,7 @@ A glide uses + − × ÷ √ and comparisons only: IEEE 754 gives them the same 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -43,6 +43,8 @@ class Found(NamedTuple):
     samples: tuple[tuple[int, float | None], ...]
     severity: float | None = None
     expected: tuple[float, float] | None = None
+    reason: str = ""
+    more: Mapping[str, Any] | None = None
 
 
 class Machine(Protocol[S]):

@@ -6,7 +6,7 @@ What is lacking can be overridden by somebody who answers for it; else the rule 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from citynet_rules.rule import Rule
@@ -86,4 +86,4 @@ def effective(
         and (found := refusals(rule, scores.get(rule.fingerprint)))
     }
     kept = tuple(rule.model_copy(update={"mode": "shadow"}) if rule.id in why else rule for rule in rules)
-    return RuleSet(kept, rules.origins, rules.derived), why
+    return replace(rules, rules=kept), why

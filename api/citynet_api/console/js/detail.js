@@ -191,6 +191,8 @@ function facts(alert, openDevice) {
     alert.level_max > alert.level ? [t("detail.max"), t(`level.${alert.level_max}`)] : null,
     alert.verdict ? [t("detail.verdict"), verdict(alert)] : null,
     [t("detail.raised"), fullTime(alert.raised_at)],
+    alert.known_at ? [t("detail.known"), fullTime(alert.known_at)] : null,
+    alert.rule?.contacts?.length ? [t("detail.contacts"), alert.rule.contacts.join(" · ")] : null,
     [t("detail.device"), el("button", { type: "button", class: "device-link", title: t("device.open"), on: { click: () => openDevice(alert.object) } }, alert.object), alert.kind ? ` · ${alert.kind}` : "", " · ", alert.metric],
     [t("detail.place"), [alert.district, alert.lon !== null && alert.lat !== null ? `${alert.lat.toFixed(5)}, ${alert.lon.toFixed(5)}` : null].filter(Boolean).join(" · ") || "–"],
     alert.gateway ? [t("detail.gateway"), alert.gateway] : null,

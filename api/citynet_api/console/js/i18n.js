@@ -50,6 +50,14 @@ const WORDS = {
     "{time} {object} 重新读取规则文件时发现错误：原有规则继续运行，改动没有生效。请查看日志或运行 citynet rules check。",
     "At {time} {object} refused the edited rule files: the armed rules go on, the change is not in force. See its log, or run citynet rules check.",
   ],
+  "event.rules_spread": [
+    "{time} {object}：{count} 项规则涉及其他采集进程的数据，未按原文评估。请查看日志；单进程运行（--workers 1）不受影响。",
+    "At {time} {object}: {count} rules join series of other workers and are not evaluated as written. See its log; with --workers 1 they are.",
+  ],
+  "event.rule_failed": [
+    "{time} 规则 {object} 处理数据时出错，已停用：其余规则继续运行，它的未解除告警保持不变。修正后重新读取规则文件即可恢复。",
+    "At {time} rule {object} failed on data and is out: the others run on, its open alerts stay. Reload the rule files to arm it again.",
+  ],
   "banner.silent": [
     "已经 {age} 没有收到任何数据批次。没有新告警不等于平安，请检查网关和采集服务。",
     "No data has arrived for {age}. No new alerts does not mean all is well: check gateways and ingest.",
@@ -170,6 +178,9 @@ const WORDS = {
   "audience.people": ["按公共安全处置", "for people"],
   "audience.maintenance": ["转维护核查", "for maintenance"],
   "detail.verdict": ["设备故障或真实事件", "Sensor fault or city event"],
+  "kind.revise": ["据迟到数据修正", "Revised by late data"],
+  "detail.known": ["补判：获知于", "In hindsight: learned"],
+  "detail.contacts": ["联系", "Contacts"],
   "kind.ack": ["确认", "Acknowledged"],
   "evidence.basis": ["计量基准", "Basis"],
   "evidence.direction": ["方向", "Direction"],

@@ -4,4 +4,5 @@ SELECT rule_id, rule_version, object, level_max, (extract(epoch FROM raised_at) 
 FROM alert
 WHERE raised_at < %(to_at)s AND (cleared_at IS NULL OR cleared_at >= %(from_at)s)
   AND (%(rules)s::text[] IS NULL OR rule_id = ANY(%(rules)s::text[]))
+  AND known_at IS NULL  -- a replay passes late readings over as well
 ORDER BY raised_at, id
