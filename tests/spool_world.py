@@ -11,7 +11,7 @@ from citynet.control import Stream
 from citynet.notes import LossNote, RawNote
 from citynet.reading import Reading
 from citynet.wire import STREAMS, TELEMETRY
-from citynet_gateway.spool import SegmentSpool, SpoolFull, SpoolSettings
+from citynet_gateway.spool import SegmentSpool, Spool, SpoolFull, SpoolSettings
 from citynet_gateway.spool.reader import SPOOL_FULL
 from tests.sim_files import DiedError, SimFiles
 
@@ -39,10 +39,13 @@ class SpoolWorld:
 
     def _start(self) -> None:
         self.epoch = self.random.getrandbits(50) + 1
-        self.spool = SegmentSpool(FOLDER, SETTINGS, self.epoch, self.files)
+        self.spool = self._open()
         for stream in STREAMS:
             self.safe[stream, self.epoch] = []
             self.open[stream], self.open_tokens[stream] = [], []
+
+    def _open(self) -> Spool:
+        return SegmentSpool(FOLDER, SETTINGS, self.epoch, self.files)
 
     # --- the life of a spool ---
 

@@ -58,11 +58,13 @@ _KINDS = (
     ),
     FaultKind(
         "burst", EVENT, "water", "a main cracks, the crack grows, the main bursts", 280.0, "m3/h",
-        "leak_m3_h", "water_flow_m3_h", "water-meter", rise_s=3600.0, hold_s=14_400.0, decay_s=300.0, level="orange",
+        "leak_m3_h", "water_flow_m3_h", "water-meter", rise_s=3600.0, hold_s=14_400.0, decay_s=300.0,
+        rule="water-burst-flow", level="orange",
     ),
     FaultKind(
         "heat-leak", EVENT, "heat", "a pipe of the heat network leaks; the station makes up for it", 14.0, "m3/h",
-        "makeup_m3_h", "makeup_m3_h", "heat-station", rise_s=3600.0, hold_s=21_600.0, decay_s=600.0, level="orange",
+        "makeup_m3_h", "makeup_m3_h", "heat-station", rise_s=3600.0, hold_s=21_600.0, decay_s=600.0,
+        rule="heating-makeup-rise", level="orange",
     ),
     FaultKind(
         "tunnel-fire", EVENT, "tunnel", "a cable burns in the utility tunnel", 2500.0, "kW",
@@ -75,19 +77,23 @@ _KINDS = (
     ),
     FaultKind(
         "overload", EVENT, "bridge", "a convoy far above the limit crosses the bridge", 180.0, "t",
-        "convoy_t", "strain_um_m", "bridge", rise_s=5.0, hold_s=60.0, decay_s=5.0, level="orange",
+        "convoy_t", "strain_um_m", "bridge", rise_s=5.0, hold_s=60.0, decay_s=5.0,
+        rule="bridge-deflection-peak", level="orange",
     ),
     FaultKind(
         "structural-change", EVENT, "bridge", "the girder loses stiffness", 0.15, "1",
-        "damage", "frequency_hz", "bridge", rise_s=3600.0, hold_s=86_400.0, decay_s=1.0, level="red",
+        "damage", "frequency_hz", "bridge", rise_s=3600.0, hold_s=86_400.0, decay_s=1.0,
+        rule="bridge-frequency-shift", level="orange",
     ),
     FaultKind(
         "flood-wave", EVENT, "river", "a wave from upstream", 2.4, "m",
-        "stage_m", "stage_m", "river-gauge", where=ALL, rise_s=10_800.0, hold_s=7200.0, decay_s=14_400.0, level="orange",
+        "stage_m", "stage_m", "river-gauge", where=ALL, rise_s=10_800.0, hold_s=7200.0, decay_s=14_400.0,
+        rule="drainage-river-stage", level="orange",
     ),
     FaultKind(
         "dust", EVENT, "air", "dust from afar", 650.0, "ug/m3",
-        "dust_ug_m3", "pm10_ug_m3", "air-station", where=ALL, rise_s=7200.0, hold_s=14_400.0, decay_s=7200.0, level="yellow",
+        "dust_ug_m3", "pm10_ug_m3", "air-station", where=ALL, rise_s=7200.0, hold_s=14_400.0, decay_s=7200.0,
+        rule="air-pm10", level="yellow",
     ),
     FaultKind(
         "rain", EVENT, "weather", "rain", 50.0, "mm/h", "rain", "rain_mm_h", where=EVERYWHERE, rise_s=1.0, decay_s=1.0,

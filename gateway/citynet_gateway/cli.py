@@ -19,7 +19,7 @@ from citynet.errors import CitynetError
 from citynet.runtime import metrics
 from citynet.runtime.command import EXIT_FAILURE, ConfigOption, JsonOption, command, start_logging
 from citynet.runtime.settings import load
-from citynet_gateway import service, timekeeper
+from citynet_gateway import memory, service, timekeeper
 from citynet_gateway.cli_command import command_gateway, config_app
 from citynet_gateway.drivers import registry
 from citynet_gateway.drivers.port import Context
@@ -72,6 +72,7 @@ def run(
         begin_anew()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: gateway.stop())
+    memory.give_back()
     gateway.run()
     if gateway.wants_restart:
         begin_anew()
@@ -86,7 +87,7 @@ def begin_anew() -> NoReturn:
 @app.command()
 @command
 def check(config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
-    """Try brokers, clock, disk, certificate and serial ports; say what is wrong. Exit 1 if the gateway cannot work so."""
+    """Try brokers, clock, disk, certificates, drivers and outputs; say what is wrong. Exit 1 if something failed."""
     from citynet_gateway.check import findings  # noqa: PLC0415  (a gateway that runs does not need it)
 
     settings = load(GatewaySettings, config, {"data_dir": data_dir})

@@ -11,7 +11,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from citynet.errors import ConfigError
-from citynet.runtime.settings import BrokerEndpoint
+from citynet.runtime.settings import BrokerEndpoint, TlsSettings
 from citynet_gateway import certificate
 from citynet_gateway.settings import Endpoint
 
@@ -44,22 +44,20 @@ def new_client(endpoint: BrokerEndpoint, client_id: str, random: Random, *, manu
     if endpoint.username is not None:
         client.username_pw_set(endpoint.username, endpoint.password())
     if endpoint.tls is not None:
-        _set_tls(client, endpoint)
+        client.tls_set_context(tls_context(endpoint.host, endpoint.tls))
     return client
 
 
-def _set_tls(client: paho.Client, endpoint: BrokerEndpoint) -> None:
-    tls = endpoint.tls
-    if tls is None:
-        return
+def tls_context(host: str, tls: TlsSettings) -> ssl.SSLContext:
+    """What to speak TLS to a broker with. ConfigError if one of its files cannot be used."""
     try:
         context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
         if tls.cert_file is not None:
             context.load_cert_chain(tls.cert_file, tls.key_file)
     except OSError as error:  # ssl.SSLError included
         files = ", ".join(str(item) for item in (tls.ca_file, tls.cert_file, tls.key_file) if item)
-        raise ConfigError([f"broker {endpoint.host} tls {files}: {error}"]) from None
-    client.tls_set_context(context)
+        raise ConfigError([f"broker {host} tls {files}: {error}"]) from None
+    return context
 
 
 def why_not_connected(endpoint: Endpoint, error: BaseException | None, now: datetime) -> tuple[str, str]:

@@ -237,7 +237,11 @@ class Gateway:
     # ---------------------------------------------------------------------------------------------
 
     def _sync_due(self, now_s: float) -> None:
-        """Alarms at once; telemetry when the oldest has waited `sync_interval_ms` or enough has gathered."""
+        """Alarms at once; telemetry when the oldest has waited `sync_interval_ms` or enough has gathered.
+
+        Every sync costs pages of the file system besides its bytes, so it waits as long as it may; but not until
+        sources have left so much unanswered that they stop.
+        """
         if now_s < self._retry_at_s:
             return
         waiting = self._spool.pending(wire.TELEMETRY)
@@ -248,7 +252,9 @@ class Gateway:
             and (now_s - self._telemetry_since_s) * 1000 >= self._settings.sync_interval_ms
         )
         streams: list[Stream] = [wire.ALARM] if self._spool.pending(wire.ALARM) else []
-        if waiting and (due or waiting >= self._settings.sync_records_max):
+        enough = self._spool.pending_bytes(wire.TELEMETRY) >= self._settings.sync_bytes_max
+        stalls = len(self._unanswered) >= max(1, self._settings.receive_max // 2)
+        if waiting and (due or enough or stalls):
             streams.append(wire.TELEMETRY)
         if streams:
             self._sync(streams, now_s)

@@ -107,7 +107,12 @@ class GatewaySettings(Table):
     sync_interval_ms: int = Field(
         1000, ge=1, le=1000, description="longest time a telemetry message waits for its sync, and so for its answer"
     )
-    sync_records_max: int = Field(256, ge=1, le=4096, description="pending records that make a sync due at once")
+    sync_bytes_max: int = Field(
+        256 << 10,
+        ge=1,
+        le=2 << 20,
+        description="pending bytes that make a sync due at once; fewer wear the storage more",
+    )
     spool: str = Field(
         "segments",
         pattern="^(segments|sqlite)$",

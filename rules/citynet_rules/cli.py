@@ -12,6 +12,7 @@ import typer
 
 from citynet.runtime.command import EXIT_FAILURE, JsonOption, command
 from citynet_rules.cli_arm import arm, list_armed
+from citynet_rules.cli_exam import exam
 from citynet_rules.cli_golden import golden
 from citynet_rules.cli_neighbours import neighbours
 from citynet_rules.cli_replay import replay
@@ -28,6 +29,7 @@ app.command()(neighbours)
 app.command("list")(list_armed)
 app.command("test")(golden)
 app.command()(show)
+app.command()(exam)
 
 PathsArgument = Annotated[
     list[Path] | None,

@@ -7,12 +7,14 @@
 One line is the readings of `device` every `step_s` seconds from `from_s` to `to_s`, both included, with `value`, or on a
 straight line from `value` to `to_value` where that is given. Where there are columns `hz` and `swing` with numbers, a sine of
 that frequency and amplitude is added, its phase 0 at 0 s. Device ``@gw-1`` is a watermark of that gateway (``@`` alone
-of the server); all devices are behind gw-1. ``NAME.expected`` beside it holds one transition a line: seconds, device,
-change, colour, value.
+of the server); all devices are behind gw-1. A device sends the rule's metric; where the rule needs another one, because it is
+on a derived metric or has conditions, the column names it: ``DEVICE/METRIC``. ``NAME.expected`` beside it holds one
+transition a line: seconds, device, change, colour, value.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from citynet.batch import SeriesBatch
 from citynet.errors import CitynetError
 from citynet_rules.cli_csv import CsvTable, reading
 from citynet_rules.engine import Engine, SeriesInfo, Transition
-from citynet_rules.rule import COLOURS, Rule
+from citynet_rules.rule import COLOURS
 from citynet_rules.spec import RuleSet
 
 WAVE = ("hz", "swing")
@@ -77,17 +79,20 @@ def run(case: Path, rules: RuleSet) -> Outcome:
         raise CitynetError(f"{case}: there is no rule {ident}")
     rows = _rows(case)
     devices = tuple(sorted({name for _, is_mark, name, _ in rows if not is_mark}))
-    found = _play(rule, devices, rows)
+    found = _play(dataclasses.replace(rules, rules=(rule,)), devices, rows)
     got = tuple(_line(t) for t in sorted(found, key=lambda t: (t.time_us, t.object)))
     path = expected_path(case)
     expected = tuple(path.read_text(encoding="utf-8").splitlines()) if path.exists() else ()
-    return Outcome(case, ident, devices, got, expected)
+    return Outcome(case, ident, tuple(sorted({name.partition("/")[0] for name in devices})), got, expected)
 
 
-def _play(rule: Rule, devices: Sequence[str], rows: Sequence[Row]) -> list[Transition]:
-    engine = Engine(RuleSet((rule,)))
+def _play(rules: RuleSet, devices: Sequence[str], rows: Sequence[Row]) -> list[Transition]:
+    """Play the rows on a set of one rule."""
+    engine = Engine(rules)
     number = {device: n for n, device in enumerate(devices)}
-    engine.bind(SeriesInfo(n, device, rule.metric, GATEWAY) for device, n in number.items())
+    for name, n in number.items():
+        device, _, metric = name.partition("/")
+        engine.bind([SeriesInfo(n, device, metric or rules.rules[0].metric, GATEWAY)])
     found: list[Transition] = []
     waiting: list[Row] = []
     for row in sorted(rows, key=lambda row: row[:2]):

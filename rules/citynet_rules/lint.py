@@ -64,8 +64,9 @@ METRICS = vocabulary()
 def lint(rules: RuleSet, today: date) -> list[Finding]:
     """All findings, in order of the rules."""
     found: list[Finding] = []
+    derived = frozenset(each.name for each in rules.derived)
     for rule in rules:
-        for severity, field, message in _of_rule(rule, today):
+        for severity, field, message in _of_rule(rule, derived, today):
             origin = rules.place(rule.id, *field.split("."))
             found.append(Finding(severity, origin, f"{rule.id}.{field}", message))
     for one, other in combinations(rules, 2):
@@ -80,7 +81,7 @@ def lint(rules: RuleSet, today: date) -> list[Finding]:
 Plain = tuple[Literal["error", "warning"], str, str]
 
 
-def _of_rule(rule: Rule, today: date) -> Iterator[Plain]:
+def _of_metric(rule: Rule) -> Iterator[Plain]:
     metric = METRICS.get(rule.metric)
     if metric is None:
         yield "warning", "metric", f"{rule.metric} is not in the vocabulary (metrics.toml)"
@@ -93,6 +94,11 @@ def _of_rule(rule: Rule, today: date) -> Iterator[Plain]:
                 if not metric.low <= level <= metric.high:
                     scale = f"{metric.low:g} to {metric.high:g} {metric.unit}"
                     yield "warning", f"levels.{colour}", f"{level:g} lies outside the scale of {rule.metric}, {scale}"
+
+
+def _of_rule(rule: Rule, derived: frozenset[str], today: date) -> Iterator[Plain]:
+    if rule.metric not in derived:  # its unit was checked when the files were read, and it has no scale
+        yield from _of_metric(rule)
     for field in ("guidance_zh", "guidance_en"):
         if not getattr(rule, field):
             yield "warning", field, "is missing: nobody is told what to do"

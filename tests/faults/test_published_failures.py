@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ from citynet.notes import LossNote
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet.wire import TELEMETRY
-from citynet_gateway.spool import SegmentSpool, SpoolFull, SpoolSettings
+from citynet_gateway.spool import SegmentSpool, Spool, SpoolFull, SpoolSettings
 from citynet_gateway.spool.files import LocalFiles
+from citynet_gateway.spool.sqlite import SqliteSpool
 from tests.gateway import FieldDevice, GatewayProcess, ServerPeer, wait_for
 from tests.sim_files import SimFiles
 
@@ -34,7 +36,9 @@ from citynet.reading import Reading
 from citynet.wire import TELEMETRY
 from citynet_gateway.service import new_epoch
 from citynet_gateway.spool import SegmentSpool, SpoolSettings
-spool = SegmentSpool(Path(sys.argv[1]), SpoolSettings(segment_bytes=65_536), new_epoch())
+from citynet_gateway.spool.sqlite import SqliteSpool
+kind = {"segments": SegmentSpool, "sqlite": SqliteSpool}[sys.argv[3]]
+spool = kind(Path(sys.argv[1]), SpoolSettings(segment_bytes=65_536), new_epoch())
 number = int(sys.argv[2])
 began = time.monotonic()
 while True:
@@ -47,7 +51,7 @@ while True:
 """
 
 
-def contents(spool: SegmentSpool) -> tuple[list[float], list[LossNote]]:
+def contents(spool: Spool) -> tuple[list[float], list[LossNote]]:
     """Every unacknowledged value and loss of the telemetry, over all epochs."""
     values: list[float] = []
     losses: list[LossNote] = []
@@ -66,12 +70,15 @@ def write(spool: SegmentSpool, count: int, first: int = 0) -> None:
     spool.sync(TELEMETRY)
 
 
-def test_thingsboard_gateway_loses_accepted_records_at_kill_9(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "kind"), [("segments", SegmentSpool), ("sqlite", SqliteSpool)])
+def test_thingsboard_gateway_loses_accepted_records_at_kill_9(
+    tmp_path: Path, name: str, kind: Callable[..., Spool]
+) -> None:
     """Its SQLite store lost 13 to 109 records a kill at 1,000 messages a second."""
     accepted = 0
     for _ in range(KILLS):
         process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), str(accepted)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", WRITER, str(tmp_path), str(accepted), name], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
         target = accepted + 400
@@ -82,7 +89,7 @@ def test_thingsboard_gateway_loses_accepted_records_at_kill_9(tmp_path: Path) ->
             accepted = int(line) if line.endswith("\n") else accepted
         process.wait()
         process.stdout.close()
-        spool = SegmentSpool(tmp_path, SpoolSettings(), accepted + 1)
+        spool = kind(tmp_path, SpoolSettings(), accepted + 1)
         values, losses = contents(spool)
         spool.close()
         assert losses == []

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize(("part", "lines"), [("intake", 2), ("kept", 1), ("drain", 4), ("interlock", 1)])
+@pytest.mark.parametrize(("part", "lines"), [("intake", 2), ("kept", 1), ("drain", 4), ("memory", 1), ("interlock", 1)])
 def test_every_line_comes_about(part: str, lines: int) -> None:
     words = [sys.executable, "-m", "citynet", "bench", "gateway", "--quick", "--json", "--only", part]
     done = subprocess.run(words, capture_output=True, check=False, text=True, timeout=170)
@@ -28,4 +28,4 @@ def test_an_unknown_part_is_a_usage_error() -> None:
     words = [sys.executable, "-m", "citynet", "bench", "gateway", "--only", "speed"]
     done = subprocess.run(words, capture_output=True, check=False, text=True, timeout=60)
     assert done.returncode == 2
-    assert "'speed': there are intake, kept, drain, interlock" in done.stderr
+    assert "'speed': there are intake, kept, drain, memory, interlock" in done.stderr

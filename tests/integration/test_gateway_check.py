@@ -73,15 +73,6 @@ def test_clock(tmp_path: Path, year: int, has_mark: bool, verdict: str) -> None:
     assert check.clock(datetime(year, 5, 1, tzinfo=UTC), mark).verdict == verdict
 
 
-def test_serial_ports_are_found_wherever_a_driver_keeps_them(tmp_path: Path) -> None:
-    found = list(check._walk("gateway", {"modbus": [{"port": "/dev/nowhere", "unit": 3}], "id": "x"}))
-    assert ("gateway.modbus.0.port", "/dev/nowhere") in found
-    assert check._serial_port("gateway.modbus.0.port", Path("/dev/nowhere")).text.startswith(
-        "/dev/nowhere (gateway.modbus.0.port) is not there"
-    )
-    assert check._serial_port("x", Path("/dev/null")).verdict == "ok"
-
-
 def test_top_shows_a_running_gateway(folder: Path, broker: EmbeddedMosquitto) -> None:
     gateway = GatewayProcess(folder, broker, broker, {"metrics_port": child.free_port()})
     device = FieldDevice(broker.port)

@@ -24,9 +24,9 @@ from citynet.formats import decode
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet.runtime.settings import load
-from citynet_sim.cli import simulation_of
 from citynet_sim.live import LiveRun, header, play
 from citynet_sim.settings import SimSettings
+from citynet_sim.staging import simulation_of
 from citynet_sim.truth import End, Truth, read_truth
 from tests.patience import DEADLINE_S, promptly, wait_for
 

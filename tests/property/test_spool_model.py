@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, note, settings
@@ -21,6 +22,7 @@ SCHEDULES = (
 )  # (how many, steps of each): mostly short ones, in which a first fault does its worst
 NIGHTLY_STEPS = 20
 NIGHTLY_PART = 1_000
+ROOT = Path(__file__).resolve().parents[2]
 
 streams = st.sampled_from(STREAMS)
 
@@ -103,7 +105,8 @@ def test_random_schedules_of_faults_kills_and_power_cuts(seed: int) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(6 * 3600)
-def test_a_million_schedules(seed: int) -> None:
+def test_a_million_schedules(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.syspath_prepend(ROOT)  # the processes import this module by its name, and get our path
     tasks = [(seed + NIGHTLY_PART * k, NIGHTLY_PART, NIGHTLY_STEPS) for k in range(1_000_000 // NIGHTLY_PART)]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         done = sum(pool.map(run_schedules, *zip(*tasks, strict=True)))

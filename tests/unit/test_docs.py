@@ -99,6 +99,34 @@ def test_tests_and_files_that_are_named_exist(path: Path) -> None:
         assert (ROOT / place).exists(), place
 
 
+def test_tests_that_are_named_without_their_file_exist() -> None:
+    defined = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    for page in PAGES:
+        named = re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))
+        assert not set(named) - defined, page.name
+
+
+def test_every_promise_of_the_gateway_has_a_proof() -> None:
+    """A test, whose existence is checked above, or a line of its bench; and the counters are there."""
+    text = (ROOT / "docs/gateway-promises.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in text.splitlines() if row.startswith("| ")]
+    rows = [row for row in rows if row[0] not in ("promise", "what")]
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "gateway/citynet_gateway").rglob("*.py")]
+    assert len(rows) > 60
+    for promise, proof, *counters in rows:
+        lines = re.search(r"bench: ([^`]+?)(?:; `|$)", proof)
+        assert lines or re.search(r"`tests/[\w/]+\.py::test_\w+`", proof), promise
+        for line in lines[1].split("; ") if lines else []:
+            assert any(f'"{line}"' in source for source in sources), f"{promise}: no bench line {line!r}"
+        for name in re.findall(r"`(\w+_\w+)[`{]", " ".join(counters)):
+            if not name.startswith("citynet_ingest"):
+                assert any(f'"citynet_gateway_{name}"' in source for source in sources), f"{promise}: no metric {name}"
+
+
 def test_every_page_is_reachable_from_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):

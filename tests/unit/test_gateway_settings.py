@@ -33,7 +33,7 @@ def test_the_defaults_are_valid_and_every_field_is_described() -> None:
         ('field_prefix = "field/#"', "gateway.field_prefix"),
         ('content_type_default = "text/csv"', "gateway.content_type_default"),
         ("sync_interval_ms = 1001", "gateway.sync_interval_ms"),
-        ("sync_records_max = 0", "gateway.sync_records_max"),
+        ("sync_bytes_max = 0", "gateway.sync_bytes_max"),
         ("receive_max = 5000", "gateway.receive_max"),
         ("segment_bytes = 1000", "gateway.segment_bytes"),
         ("window = 0", "gateway.window"),

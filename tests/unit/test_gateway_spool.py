@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from citynet.notes import LossNote, RawNote
 from citynet.reading import Reading
 from citynet.wire import ALARM, TELEMETRY
 from citynet_gateway.spool import SegmentSpool, SpoolFull, SpoolLocked, SpoolSettings
-from citynet_gateway.spool.files import LocalFiles
+from citynet_gateway.spool.files import File, LocalFiles
 from citynet_gateway.spool.inspect import SegmentView, inspect
 from citynet_gateway.spool.reader import CHUNK_BYTES, READ_FAILURES_MAX
 from citynet_gateway.spool.watermark import SLOT_BYTES
@@ -426,3 +427,78 @@ def test_what_is_too_old_is_given_up_by_a_clock_that_nobody_sets(tmp_path: Path)
     assert 10 < loss.last <= 30
     assert values(spool, 1) == [float(k) for k in range(loss.last, 60)]
     spool.close()
+
+
+def test_without_its_header_a_segment_keeps_the_one_that_has_its_tokens() -> None:
+    """A power cut may take a new segment's header and leave its frames: the tokens of before are in the segment before it."""
+    files = SimFiles()
+    settings = SpoolSettings(segment_bytes=600, bytes_max=40_000, tokens_max=40)
+    spool = SegmentSpool(SIM, settings, 1, files)
+    fill(spool, 20)
+    spool.close()
+    newest = max(name for name in files.names(SIM) if name.endswith(".seg"))
+    files.open(SIM / newest).pwrite(bytes(8), 0)
+    for epoch in (2, 3):
+        spool = SegmentSpool(SIM, settings, epoch, files)
+        spool.ack(TELEMETRY, 1, 20)
+        spool.save()
+        assert all(spool.knows(TELEMETRY, k.to_bytes(8, "big")) for k in range(20))
+        spool.close()
+    spool = SegmentSpool(SIM, settings, 4, files)
+    fill(spool, 1, first=20)  # a segment with a header: now nothing else is needed
+    spool.ack(TELEMETRY, 4, 1)
+    spool.trim()
+    spool.close()
+    assert len([name for name in files.names(SIM) if name.endswith(".seg")]) == 1
+    spool = SegmentSpool(SIM, settings, 5, files)
+    assert all(spool.knows(TELEMETRY, k.to_bytes(8, "big")) for k in range(21))
+    spool.close()
+
+
+PAGE_BYTES = 4_096
+
+
+class PageCounter(LocalFiles):
+    """Counts the pages that become dirty with every write, as the kernel's `write_bytes` does."""
+
+    def __init__(self) -> None:
+        self.pages = 0
+
+    def create(self, path: Path) -> File:
+        return CountedFile(super().create(path), self)
+
+    def open(self, path: Path) -> File:
+        return CountedFile(super().open(path), self)
+
+
+class CountedFile:
+    def __init__(self, file: File, counter: PageCounter) -> None:
+        self._file, self._counter = file, counter
+        self.datasync, self.truncate, self.close = file.datasync, file.truncate, file.close
+
+    def pwrite(self, data: bytes | memoryview, offset: int) -> int:
+        self._counter.pages += (offset + len(data) - 1) // PAGE_BYTES - offset // PAGE_BYTES + 1
+        return self._file.pwrite(data, offset)
+
+
+def test_write_amplification_of_a_city_at_the_benchs_rate(tmp_path: Path) -> None:
+    """8,000 readings a second in messages of ten, synced once a second and acknowledged, over several segments."""
+    files = PageCounter()
+    spool = SegmentSpool(tmp_path, SpoolSettings(), 1, files)
+    payload_bytes, before = 0, files.pages
+    for second in range(32):
+        for message in range(800):
+            rows = [
+                Reading("station-1", f"m{k}", 1_767_225_600_000_000 + message, (message + k) % 997 / 8)
+                for k in range(10)
+            ]
+            values = {item.metric: item.value for item in rows}
+            payload_bytes += len(json.dumps({"ts": rows[0].time_us // 1_000, "values": values}, separators=(",", ":")))
+            spool.append(TELEMETRY, rows, [], (800 * second + message).to_bytes(8, "big"))
+        spool.sync(TELEMETRY)
+        spool.ack(TELEMETRY, 1, spool.synced(TELEMETRY))
+        if second % 5 == 0:
+            spool.save()
+    spool.close()
+    assert files.pages > before
+    assert (files.pages - before) * PAGE_BYTES <= 1.5 * payload_bytes

@@ -72,9 +72,10 @@ def test_nothing_unsynced_is_read_and_pending_is_counted(opened: Open) -> None:
     spool = opened(1)
     assert spool.append(TELEMETRY, readings(1, 2), []) == 2
     assert (spool.pending(TELEMETRY), spool.appended(TELEMETRY), spool.synced(TELEMETRY)) == (2, 2, 0)
+    assert spool.pending_bytes(TELEMETRY) > 0
     assert spool.read(TELEMETRY, 1, 1, 10, 1000) is None
     assert spool.sync(TELEMETRY) == 2
-    assert spool.pending(TELEMETRY) == 0
+    assert (spool.pending(TELEMETRY), spool.pending_bytes(TELEMETRY)) == (0, 0)
     assert contents(spool, 1) == [1.0, 2.0]
     spool.close()
 

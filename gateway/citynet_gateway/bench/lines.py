@@ -13,6 +13,7 @@ from pathlib import Path
 from citynet import topics
 from citynet.wire import TELEMETRY
 from citynet_gateway import bench_interlock
+from citynet_gateway.bench.memory import drivers, resident_mib
 from citynet_gateway.bench.scene import GATEWAY, Governor, Scene, Server, client, wait_for
 from citynet_gateway.bench.spools import fill
 
@@ -106,7 +107,7 @@ def intake(folder: Path, say: Say, *, quick: bool) -> list[Line]:
 
 def _intake(folder: Path, spool: str, seconds: float) -> tuple[float, float, float]:
     """(readings a second, bytes written a byte of payload, share of a core)."""
-    with Scene(folder, {"spool": spool, "sync_records_max": 4096}) as scene:
+    with Scene(folder, {"spool": spool}) as scene:
         server = Server(scene.broker.port)
         scene.start()
         with Governor(scene, CORE_SHARE):
@@ -198,6 +199,18 @@ def drain(folder: Path, say: Say, *, quick: bool) -> list[Line]:
     ]
 
 
+def memory(folder: Path, say: Say, *, quick: bool) -> list[Line]:
+    """Resident memory at rest, by driver."""
+    found = []
+    for number, (name, settings) in enumerate(drivers().items()):
+        if quick and number:
+            break
+        say(f"memory at rest: {name}")
+        mib = resident_mib(folder / f"memory-{number}", settings)
+        found.append(Line(f"resident memory, {name}", mib, "MiB", 48, at_most=True, note="at rest, empty spool"))
+    return found
+
+
 def interlock(folder: Path, say: Say, *, quick: bool) -> list[Line]:
     """From a device's publication to the switched output, without a link."""
     actions = 40 if quick else bench_interlock.ACTIONS_MIN
@@ -210,4 +223,10 @@ def interlock(folder: Path, say: Say, *, quick: bool) -> list[Line]:
     return [Line("interlock, p99", 1000 * found.p99_s, "ms", 200, at_most=True, note=note)]
 
 
-LINES: dict[str, Callable[..., list[Line]]] = {"intake": intake, "kept": kept, "drain": drain, "interlock": interlock}
+LINES: dict[str, Callable[..., list[Line]]] = {
+    "intake": intake,
+    "kept": kept,
+    "drain": drain,
+    "memory": memory,
+    "interlock": interlock,
+}

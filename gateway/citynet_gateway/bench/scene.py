@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -25,6 +24,7 @@ from citynet.control import Ack, Stream
 from citynet.errors import CitynetError
 from citynet.runtime import child
 from citynet.runtime.embedded import EmbeddedMosquitto
+from citynet_gateway import toml_text
 
 GATEWAY = "gw-bench"
 PATIENCE_S = 120.0
@@ -117,7 +117,7 @@ class Scene:
             "[log]",
             "level = 'warning'",
             "[gateway]",
-            *(f"{key} = {json.dumps(item)}" for key, item in self._values.items()),
+            *(f"{key} = {toml_text.value(item)}" for key, item in self._values.items()),
         ]
         lines += ["[gateway.uplink]", f"port = {self.broker.port}", "[gateway.local]", f"port = {self.broker.port}"]
         self._config.write_text("\n".join(lines))

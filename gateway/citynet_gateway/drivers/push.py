@@ -56,8 +56,8 @@ class HttpPush:
         """ConfigError if tokens or certificate cannot be read."""
         self._context = context
         self._settings = settings
-        self._doors = _doors(settings)
-        self._tls = _tls(settings)
+        self._doors = read_doors(settings)
+        self._tls = read_tls(settings)
         self._put: Callable[[Offer | Resumed], None] = _nowhere
         self._loop = LoopThread("http-push")
         self._server: asyncio.Server | None = None
@@ -244,7 +244,8 @@ class HttpPush:
                 failpoint.hit("gateway.after-answer")
 
 
-def _doors(settings: PushSettings) -> Doors | None:
+def read_doors(settings: PushSettings) -> Doors | None:
+    """The tokens and whom they are for; None if none are asked for. ConfigError if they cannot be read."""
     if settings.token_file is None:
         return None
     try:
@@ -254,7 +255,8 @@ def _doors(settings: PushSettings) -> Doors | None:
         raise ConfigError([f"gateway.push.token_file {settings.token_file}: {reason}"]) from None
 
 
-def _tls(settings: PushSettings) -> ssl.SSLContext | None:
+def read_tls(settings: PushSettings) -> ssl.SSLContext | None:
+    """What to speak HTTPS with; None if it is HTTP. ConfigError if certificate or key cannot be used."""
     if settings.tls_cert_file is None:
         return None
     try:

@@ -14,12 +14,16 @@ DROPS_MAX = 8  # ranges of one epoch; they alternate only where byte and age cap
 
 @dataclass(slots=True)
 class Segment:
-    """A segment file with the records from `name.first` to `last`; only its first `size` bytes are synced and count."""
+    """A segment file with the records from `name.first` to `last`; only its first `size` bytes are synced and count.
+
+    `headless`: its header is broken, so the source tokens of what lies before it are in the segments before it only.
+    """
 
     name: SegmentName
     size: int
     last: int
     damaged: bool = False
+    headless: bool = False
     begun_s: int | None = None  # on the spool's own clock; None: its header tells
 
 

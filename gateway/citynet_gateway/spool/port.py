@@ -174,6 +174,10 @@ class Spool(Protocol):
         """How many records were appended and not yet synced."""
         ...
 
+    def pending_bytes(self, stream: Stream) -> int:
+        """How many bytes the next sync of the stream will write, about."""
+        ...
+
     def sync(self, stream: Stream) -> int:
         """Bring everything appended to storage.
 

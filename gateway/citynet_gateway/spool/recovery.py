@@ -227,7 +227,7 @@ class _Opener:
         data = self._read(segment)
         header = decode_header(data)
         start = header.end
-        segment.begun_s = header.begun_s or None
+        segment.begun_s, segment.headless = header.begun_s or None, not header.end
         found = _Scan(segment.name.first - 1, start, start, deque(header.tokens, TOKENS_MAX))
         outlines = _Outlines(data, start, seed_of(segment.name))
         safe = max(outlines.synced_max, promised)

@@ -211,6 +211,9 @@ class SqliteSpool:
     def pending(self, stream: Stream) -> int:
         return sum(frame.count for frame, _ in self._streams[stream].pending)
 
+    def pending_bytes(self, stream: Stream) -> int:
+        return self._streams[stream].pending_bytes
+
     def knows(self, stream: Stream, token: bytes) -> bool:
         return token in self._streams[stream].tokens
 

@@ -54,8 +54,14 @@ class _Stream:
     def epoch(self, number: int) -> Epoch | None:
         return next((epoch for epoch in reversed(self.epochs) if epoch.number == number), None)
 
-    def newest(self) -> Segment | None:
-        return next((epoch.segments[-1] for epoch in reversed(self.epochs) if epoch.segments), None)
+    def with_tokens(self) -> list[Segment]:
+        """The segments that hold the tokens: the newest one; where a power cut took its header, those before it as well."""
+        found: list[Segment] = []
+        for segment in (segment for epoch in reversed(self.epochs) for segment in reversed(epoch.segments)):
+            found.append(segment)
+            if not segment.headless:
+                break
+        return found
 
 
 class SegmentSpool:
@@ -185,10 +191,12 @@ class SegmentSpool:
         return self._given_up
 
     def _oldest(self) -> tuple[Epoch, Segment] | None:
-        """The oldest telemetry segment; the newest one stays, it has the tokens and may be open."""
+        """The oldest telemetry segment. What has the tokens stays; it may be open, too."""
         state = self._streams[TELEMETRY]
         epoch = next((epoch for epoch in state.epochs if epoch.segments), None)
-        return (epoch, epoch.segments[0]) if epoch is not None and epoch.segments[0] is not state.newest() else None
+        if epoch is None or any(segment is epoch.segments[0] for segment in state.with_tokens()):
+            return None
+        return epoch, epoch.segments[0]
 
     def _begun_s(self, segment: Segment) -> int:
         """When a segment was begun, on the spool's clock. One that does not say counts as new."""
@@ -226,6 +234,9 @@ class SegmentSpool:
     def pending(self, stream: Stream) -> int:
         return self._streams[stream].writer.pending_records
 
+    def pending_bytes(self, stream: Stream) -> int:
+        return self._streams[stream].writer.pending_bytes
+
     def sync(self, stream: Stream) -> int:
         state = self._streams[stream]
         state.stored_bytes += state.writer.sync()
@@ -251,7 +262,7 @@ class SegmentSpool:
             self.trim()
 
     def trim(self) -> None:
-        """Remove segments that are wholly acknowledged, the watermark first. The newest of a stream stays: it has the tokens.
+        """Remove segments that are wholly acknowledged, the watermark first. What has a stream's tokens stays.
 
         Raises:
             OSError: storage refused; what was not removed is tried again at the next acknowledgement.
@@ -340,11 +351,11 @@ def take_lock(files: Files, folder: Path) -> File:
 
 
 def _doomed(state: _Stream) -> list[tuple[Epoch, Segment]]:
-    newest = state.newest()
+    kept = state.with_tokens()
     found = []
     for epoch in state.epochs:
         for segment in epoch.segments:
-            if segment is newest or segment.last > epoch.released:
+            if segment.last > epoch.released or any(segment is item for item in kept):
                 break
             found.append((epoch, segment))
     return found

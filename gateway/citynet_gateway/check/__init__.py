@@ -14,11 +14,9 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from typing import Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.properties import Properties
@@ -26,7 +24,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from citynet.errors import CitynetError
 from citynet_gateway import certificate
-from citynet_gateway.mqtt import CONNECT_TIMEOUT_S, leave, new_client, why_not_connected
+from citynet_gateway.check import field
+from citynet_gateway.check.finding import Finding
+from citynet_gateway.mqtt import CONNECT_TIMEOUT_S, leave, new_client, tls_context, why_not_connected
 from citynet_gateway.settings import Endpoint, GatewaySettings
 
 FLUSHES = 20
@@ -36,29 +36,17 @@ SPACE_SPARE_BYTES = 64 << 20
 CLOCK_KNOWN_FROM = datetime(2024, 1, 1, tzinfo=UTC)
 _TIME_SYNC_MARK = Path("/run/systemd/timesync/synchronized")
 
-Verdict = Literal["ok", "warning", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was tried. Warnings do not change the exit code."""
-
-    what: str
-    verdict: Verdict
-    text: str
-
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
-
 
 def findings(settings: GatewaySettings) -> Iterator[Finding]:
     """Everything, in the order in which one would repair it."""
     yield clock(datetime.now(UTC))
     yield from disk(settings.data_dir, settings.spool_bytes_max)
-    yield certificate_of(settings.uplink)
+    yield certificate_of("certificate", settings.uplink)
+    if settings.local.tls is not None:
+        yield certificate_of("field certificate", settings.local)
     yield broker("field broker", settings.local, f"{settings.id}-check-field")
     yield broker("uplink broker", settings.uplink, f"{settings.id}-check-uplink")
-    yield from serial_ports(settings)
+    yield from field.findings(settings)
 
 
 def clock(now: datetime, sync_mark: Path = _TIME_SYNC_MARK) -> Finding:
@@ -116,15 +104,22 @@ def _flush_ms(path: Path) -> float:
     return sorted(times)[FLUSHES // 2]
 
 
-def certificate_of(endpoint: Endpoint) -> Finding:
-    if endpoint.tls is None:
-        return Finding("certificate", "ok", "no TLS towards the server's broker")
-    if trouble := certificate.trouble(endpoint.tls.cert_file, datetime.now(UTC)):
-        return Finding("certificate", "warning" if " expires in " in trouble else "failed", trouble)
-    own = endpoint.tls.cert_file
-    return Finding(
-        "certificate", "ok", f"{own}: valid until {certificate.expiry(own):%Y-%m-%d}" if own else "none of our own"
-    )
+def certificate_of(what: str, endpoint: Endpoint) -> Finding:
+    """Whether the TLS files of a broker's endpoint can be read, fit together and are valid."""
+    tls = endpoint.tls
+    if tls is None:
+        return Finding(what, "ok", "no TLS towards the server's broker")
+    try:
+        tls_context(endpoint.host, tls)
+    except CitynetError as error:
+        return Finding(what, "failed", str(error))
+    now, own = datetime.now(UTC), tls.cert_file
+    if trouble := certificate.trouble(own, now):
+        return Finding(what, "warning" if " expires in " in trouble else "failed", trouble)
+    if tls.ca_file is not None and (end := certificate.expiry(tls.ca_file)) <= now:
+        text = f"the authority in {tls.ca_file} expired on {end:%Y-%m-%d}: what it signed is not accepted"
+        return Finding(what, "warning", text)
+    return Finding(what, "ok", f"{own}: valid until {certificate.expiry(own):%Y-%m-%d}" if own else "none of our own")
 
 
 def broker(what: str, endpoint: Endpoint, client_id: str) -> Finding:
@@ -161,35 +156,3 @@ def broker(what: str, endpoint: Endpoint, client_id: str) -> Finding:
     finally:
         leave(client)
     return Finding(what, "failed", said[0]) if said[0] else Finding(what, "ok", place)
-
-
-def serial_ports(settings: GatewaySettings) -> Iterator[Finding]:
-    """Every setting called `serial_port` or `port` that names a device, wherever a driver keeps it."""
-    for name, value in _walk("gateway", settings.model_dump(mode="json")):
-        if (
-            name.rpartition(".")[2] in ("port", "serial_port", "device")
-            and isinstance(value, str)
-            and value.startswith("/dev/")
-        ):
-            yield _serial_port(name, Path(value))
-
-
-def _serial_port(name: str, path: Path) -> Finding:
-    if not path.exists():
-        return Finding("serial port", "failed", f"{path} ({name}) is not there: is the adapter plugged in?")
-    if not os.access(path, os.R_OK | os.W_OK):
-        return Finding(
-            "serial port", "failed", f"{path} ({name}) may not be used by this account: add it to group dialout"
-        )
-    return Finding("serial port", "ok", f"{path} ({name})")
-
-
-def _walk(name: str, value: object) -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _walk(f"{name}.{key}", inner)
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            yield from _walk(f"{name}.{number}", inner)
-    else:
-        yield name, value
