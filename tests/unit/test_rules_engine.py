@@ -484,6 +484,6 @@ def test_a_snapshot_with_every_row_is_read_too() -> None:
 
 def _all_rows(of: Engine, table: KindTable) -> bytes:
     """Rows of all pairs of a kind, in the table's order."""
-    (group,) = (group for group in of._groups if group.name == table.kind)
-    series = of._series.ids[group.pairs.slot]
+    ((group, ids),) = ((group, ids) for group, ids in of._tables() if group.name == table.kind)
+    series = ids[group.pairs.slot]
     return group.pairs.state[np.lexsort((series, group.pairs.rule))].tobytes()

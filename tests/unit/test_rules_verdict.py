@@ -130,15 +130,15 @@ def test_a_witness_that_is_stuck_accuses_nobody() -> None:
 
 def test_a_spike_is_for_maintenance_and_marks_its_readings() -> None:
     def methane(now: int) -> float:
-        return 80.0 if now == 600 else quiet(now)
+        return 80.0 if 600 <= now <= 640 else quiet(now)
 
     target = engine([CH4])
-    found = play(target, {CH4: methane}, 0, 640)
-    assert words(found, "gas-ch4-rise") == [
-        (600, "raise", "undecided", "maintenance"),
-        (610, "verdict", "device", "maintenance"),
+    found = play(target, {CH4: methane}, 0, 680)
+    assert words(found, "gas-ch4-void") == [
+        (630, "raise", "undecided", "maintenance"),
+        (650, "verdict", "device", "maintenance"),
     ]
-    row = SeriesBatch(np.array([CH4], np.int32), np.array([640 * SECOND]), np.array([0.5]), np.zeros(1, np.uint8))
+    row = SeriesBatch(np.array([CH4], np.int32), np.array([680 * SECOND]), np.array([0.5]), np.zeros(1, np.uint8))
     assert target.feed(row).quality.tolist() == [UNCERTAIN]
 
 
