@@ -47,6 +47,11 @@ class Alert(BaseModel):
     lat: float | None = Field(description="WGS 84")
     state: Literal["open", "cleared"]
     mode: Literal["live", "shadow"] = Field(description="shadow: its rule is on trial, nobody is to act on it")
+    verdict: Literal["event", "device", "undecided"] = Field(description="sensor fault or city event")
+    audience: Literal["people", "maintenance"] = Field(description="whom it is for; only `people` is public safety")
+    verdict_at: datetime | None = Field(description="event time since which the verdict holds; null: nobody judged")
+    verdict_zh: str
+    verdict_en: str
     level: int = Field(description="in force, or last: 1 blue, 2 yellow, 3 orange, 4 red")
     level_name: str
     level_max: int = Field(description="highest level so far")
@@ -78,7 +83,7 @@ class Transition(BaseModel):
     """A change of an alert, with the evidence that justifies it."""
 
     id: int = Field(description="ascending in order of commit")
-    kind: Literal["raise", "escalate", "deescalate", "clear", "supersede", "ack", "revise"]
+    kind: Literal["raise", "escalate", "deescalate", "clear", "supersede", "ack", "revise", "verdict"]
     level: int
     level_name: str
     at: datetime = Field(

@@ -14,6 +14,7 @@ from citynet.runtime.command import EXIT_FAILURE, JsonOption, command
 from citynet_rules.cli_arm import arm, list_armed
 from citynet_rules.cli_exam import exam
 from citynet_rules.cli_golden import golden
+from citynet_rules.cli_neighbours import neighbours
 from citynet_rules.cli_replay import replay
 from citynet_rules.cli_score import score
 from citynet_rules.cli_show import show
@@ -24,6 +25,7 @@ app = typer.Typer(help="Check and show alert rules; replay, score and arm them."
 app.command()(score)
 app.command()(replay)
 app.command()(arm)
+app.command()(neighbours)
 app.command("list")(list_armed)
 app.command("test")(golden)
 app.command()(show)

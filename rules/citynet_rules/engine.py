@@ -28,16 +28,21 @@ from citynet.quality import LATE
 from citynet_rules.derived import in_order
 from citynet_rules.group import Group
 from citynet_rules.guard import advanced, fed
+from citynet_rules.joint.front import JointKind
 from citynet_rules.joint.spread import Spread, may_spread, spread
 from citynet_rules.joint.stage import Stage, is_joint
 from citynet_rules.kinds import KINDS
+from citynet_rules.kinds.jump import JumpRule
 from citynet_rules.kinds.kind import Segments, usable_rows
 from citynet_rules.late import late_rows
-from citynet_rules.rule import Rule
+from citynet_rules.rule import Rule, microseconds
 from citynet_rules.series import SERVER, SeriesTable
 from citynet_rules.snapshot import Part, Snapshot, decode, encode
 from citynet_rules.spec import RuleSet
 from citynet_rules.transition import NONE_US, Event, OpenAlert, SeriesInfo, Transition, alert_id, dress, order
+from citynet_rules.verdict import Docket
+
+WAIT_US = 60_000_000  # a source that is silent for longer, by the server's clock, is not waited for with a verdict
 
 __all__ = ["Engine", "Fed", "OpenAlert", "Part", "SeriesInfo", "Transition"]
 
@@ -73,12 +78,15 @@ class Engine:
         derived, _ = in_order(rules.derived)
         names = frozenset(each.name for each in derived)
         joint = [rule for rule in rules if is_joint(rule, names)]
-        self._stage = Stage(joint, derived) if joint else None
+        self._stage = Stage(joint, derived, rules.neighbours) if joint else None
         by_kind: dict[tuple[str, str], list[Rule]] = defaultdict(list)
         for rule in rules:
             if not is_joint(rule, names):
                 by_kind[rule.kind, rule.mode].append(rule)
         self._groups = [Group(KINDS[name], of_kind) for (name, _), of_kind in sorted(by_kind.items())]
+        self._docket = Docket(rules, lambda rule: isinstance(KINDS[rule.kind], JointKind))
+        self._jumps = [rule for rule in rules if isinstance(rule, JumpRule) and rule.mode == "live"]
+        self._spikes: dict[int, int] = {}
         self._ids: dict[tuple[str, str], int] = {}
         self._names: dict[int, tuple[str, str]] = {}
 
@@ -137,7 +145,7 @@ class Engine:
         if self._stage is not None:
             found += self._dress_made(self._stage.feed(segments, self._series))
         quality[slice(None) if late is None else ~late] |= segments.flags
-        return Fed(quality, sorted((t for some in found for t in some), key=order))
+        return Fed(quality, self._judged(found))
 
     def advance(self, watermarks: Mapping[str, int]) -> list[Transition]:
         """Event time has come this far, per source (µs since 1970; key "" is the server's own); lower values are
@@ -151,7 +159,7 @@ class Engine:
         found = [self._dress(group, advanced(group, progress)) for group in self._groups]
         if self._stage is not None:
             found += self._dress_made(self._stage.advance(self._series))
-        return sorted((t for some in found for t in some), key=order)
+        return self._judged(found)
 
     def tips(self) -> tuple[I32, I64]:
         """Ids (int32) of all series that were bound, fed or restored, and the newest accepted event time of each (int64
@@ -200,6 +208,7 @@ class Engine:
                 watermarks=self._series.watermarks(),
                 tables=[group.save(slots) for group, slots in self._tables()],
                 joins=[] if self._stage is None else self._stage.save(),
+                docket=self._docket.save(),
             )
         )
 
@@ -250,6 +259,7 @@ class Engine:
             group.load(kept, slots)
         if self._stage is not None:
             self._stage.load([(part, snapshot.joins) for part, snapshot in zip(parts, snapshots, strict=True)])
+        self._docket.load([(part, snapshot.docket) for part, snapshot in zip(parts, snapshots, strict=True)])
 
     def _tables(self) -> list[tuple[Group, I32]]:
         """All groups, each with the ids by which its slots are known in snapshots."""
@@ -306,6 +316,25 @@ class Engine:
         usable = usable_rows(value, quality)
         flags = np.zeros(len(time_us), np.uint8)
         return Segments(slot, start, stop, before_us, before, time_us, value, quality, usable, flags)
+
+    def _judged(self, found: Iterable[Sequence[Transition]]) -> list[Transition]:
+        """Transitions in order, with the verdicts and what is revised."""
+        ordered = sorted((t for some in found for t in some), key=order)
+        return sorted(self._docket.take(ordered, self._hold), key=order)
+
+    def _hold(self, rule: str, series: int) -> tuple[int, int]:
+        """As `verdict.Hold`: the series itself, its witnesses, and whether a jump may still turn out to be a spike."""
+        come_us, hold_us = self._series.come_us(series, WAIT_US), self._spike_us(series)
+        held = None if self._stage is None else self._stage.hold(rule, series)
+        return (come_us, hold_us) if held is None else (min(come_us, held[0]), max(hold_us, held[1]))
+
+    def _spike_us(self, series: int) -> int:
+        found = self._spikes.get(series)
+        if found is None:
+            device, metric = self._names[series]
+            holds = [rule.hold_s for rule in self._jumps if rule.selects(device, metric)]
+            found = self._spikes[series] = microseconds(max(holds, default=0.0))
+        return found
 
     def _dress(self, group: Group, events: list[Event]) -> list[Transition]:
         return [_dressed(group, event, self._info(event.slot)) for event in events]

@@ -28,9 +28,9 @@ from citynet_rules.proof.history import Span
 from citynet_rules.rule import COLOURS, COLOURS_ZH, Rule
 from citynet_rules.series import SERVER
 from citynet_rules.spec import RuleSet
-from citynet_rules.transition import SeriesInfo, Transition, alert_id, utc
+from citynet_rules.transition import SeriesInfo, Transition, alert_id, order, utc
 
-BOUNDED = frozenset({"limit", "rate", "range", "stuck", "count", "accumulate", "iaqi", "stale"})
+BOUNDED = frozenset({"limit", "rate", "range", "stuck", "jump", "count", "accumulate", "iaqi", "stale"})
 MEMORY_US = (3_600_000_000, 172_800_000_000)  # least and most of what is read before late readings
 NEW_MAX = 200  # retrospective alerts of one window; a value that flaps for days needs no thousand of them
 _CHANGE_US = 60_000_000  # another raise or clear within a minute is no news
@@ -134,13 +134,13 @@ def judge(
 def _run(
     rules: Sequence[Rule], info: SeriesInfo, rows: SeriesBatch, until_us: int
 ) -> tuple[list[Alert], dict[str, list[Transition]]]:
-    """The alerts of a fresh engine, and the transitions of each by its id."""
+    """The alerts of a fresh engine, and the transitions of each in order of time by its id."""
     engine, book = Engine(RuleSet(tuple(rules))), AlertBook()
     engine.bind([info])
     found = engine.feed(rows).transitions + engine.advance({SERVER: until_us, info.source: until_us})
     book.take(found)
     by_alert: dict[str, list[Transition]] = defaultdict(list)
-    for transition in found:
+    for transition in sorted(found, key=order):  # a verdict may be known later than the clear it comes before
         by_alert[transition.alert_id].append(transition)
     return book.alerts(), by_alert
 

@@ -80,6 +80,12 @@ class SeriesTable:
         found: I64 = np.array(self._watermark_us, np.int64)[self._source[slot]]
         return found
 
+    def come_us(self, series: int, wait_us: int) -> int:
+        """How far a series has come: its newest reading, its source's watermark, or the server's own less `wait_us`."""
+        slot = self.slots(np.array([series], np.int32))
+        server_us = NONE_US if self.server_us == NONE_US else self.server_us - wait_us
+        return max(int(self._tip_us[slot[0]]), int(self.watermark_us(slot)[0]), server_us)
+
     def progress(self) -> Progress:
         """How far time has come, per slot."""
         source_us = np.array(self._watermark_us, np.int64)[self._source[: self._count]]

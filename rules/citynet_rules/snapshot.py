@@ -44,7 +44,7 @@ class JoinTable(msgspec.Struct, frozen=True):
 
 class Snapshot(msgspec.Struct, frozen=True):
     """Newest reading of every series that was fed (`ids` int32, `tip_us` int64, `tip` float64, ordered by id),
-    watermarks by source, the kinds' pairs, and the states of what is made of several series."""
+    watermarks by source, the kinds' pairs, the states of what is made of several series, and those of the verdicts."""
 
     ids: bytes
     tip_us: bytes
@@ -52,6 +52,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     watermarks: dict[str, int]
     tables: list[KindTable]
     joins: list[JoinTable] = []
+    docket: bytes = b""
 
     def of_kind(self, kind: str) -> list[KindTable]:
         """The tables of a kind: one of its live rules and one of those in shadow, where there are any."""

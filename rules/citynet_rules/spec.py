@@ -11,9 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from citynet.errors import ConfigError
+from citynet.ids import is_id
 from citynet_rules.condition import check_zone
 from citynet_rules.derived import Derived, closures, in_order
 from citynet_rules.kinds import KINDS
+from citynet_rules.kinds.witness import NEIGHBOURS_MAX
 from citynet_rules.override import OVERRIDE, Head, Places, Written, head_of, overridden, unknown_rule
 from citynet_rules.rule import Rule, names_in
 from citynet_rules.rulefile import SUFFIXES, Key, RuleFile, RuleFileError, read
@@ -23,6 +25,8 @@ DERIVED_MAX = 1000
 TABLE = "rule"
 DERIVED = "derived"
 ZONE = "time_zone"
+NEAR = "neighbours"
+Near = Mapping[str, Mapping[str, tuple[str, ...]]]
 Problem = tuple[int, str, str]  # line, rule-id.field, what is wrong
 _LIBRARY = Path(__file__).with_name("library")
 
@@ -30,11 +34,13 @@ _LIBRARY = Path(__file__).with_name("library")
 @dataclass(frozen=True)
 class RuleSet:
     """Checked rules in file order, ids unique. `origins` tells for each id where it stands: ``file:line``; `places` where
-    each of its settings does; `off` by id where a city switched a rule off."""
+    each of its settings does; `off` by id where a city switched a rule off. `neighbours` are the devices beside each device,
+    by metric: witnesses of kind `witness`."""
 
     rules: tuple[Rule, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
     derived: tuple[Derived, ...] = ()
+    neighbours: Near = field(default_factory=dict)
     places: Mapping[str, Places] = field(default_factory=dict)
     off: Mapping[str, str] = field(default_factory=dict)
 
@@ -106,7 +112,9 @@ def read_rules(paths: Sequence[Path], base: Sequence[Path] | None = None) -> tup
         problems.append(f"{len(loaded.derived)} derived metrics, at most {DERIVED_MAX}")
     problems += loaded.override(paths, base)
     problems += loaded.relations()
-    rules = RuleSet(tuple(loaded.rules), loaded.origins, tuple(loaded.derived), loaded.rule_places, loaded.off)
+    rules = RuleSet(
+        tuple(loaded.rules), loaded.origins, tuple(loaded.derived), loaded.near, loaded.rule_places, loaded.off
+    )
     return _rested(rules), problems
 
 
@@ -124,6 +132,7 @@ class _Loaded:
         self.derived: list[Derived] = []
         self.origins: dict[str, str] = {}
         self.places: dict[str, str] = {}
+        self.near: dict[str, dict[str, tuple[str, ...]]] = {}
         self.rule_places: dict[str, Places] = {}
         self.overrides: list[Written] = []
         self.off: dict[str, str] = {}
@@ -155,6 +164,22 @@ class _Loaded:
                 self.overrides.append(Written(source, OVERRIDE, number, _text_keys(zoned)))
             else:
                 found.append((source.line((OVERRIDE, number)), f"{OVERRIDE}[{number}]", "a table was expected"))
+        return found + self._neighbours(source)
+
+    def _neighbours(self, source: RuleFile) -> list[Problem]:
+        """Take the tables ``[neighbours.METRIC]``: device = list of devices."""
+        tables = source.data.get(NEAR, {})
+        if not isinstance(tables, dict):
+            return [(source.line((NEAR,)), NEAR, f"tables [{NEAR}.METRIC] were expected")]
+        found: list[Problem] = []
+        for metric, table in tables.items():
+            of = self.near.setdefault(str(metric), {})
+            for device, others in table.items() if isinstance(table, dict) else [("", table)]:
+                wrong = "is told twice" if device in of else _not_near(metric, device, others)
+                if wrong:
+                    found.append((source.line((NEAR, metric, device)), f"{NEAR}.{metric}.{device}"[:200], wrong))
+                else:
+                    of[str(device)] = tuple(others)
         return found
 
     def override(self, paths: Sequence[Path], base: Sequence[Path] | None) -> list[str]:
@@ -234,6 +259,18 @@ class _Loaded:
         return found
 
 
+def _not_near(metric: object, device: object, others: object) -> str | None:
+    """What is wrong with a device's neighbours."""
+    if not isinstance(others, list) or not 1 <= len(others) <= NEIGHBOURS_MAX:
+        return f"a list of 1 to {NEIGHBOURS_MAX} devices was expected"
+    for name in (metric, device, *others):
+        if not isinstance(name, str) or not is_id(name):
+            return f"{str(name)[:80]!r} is not 1..64 of A-Z a-z 0-9 . _ -"
+    if device in others or len(set(others)) < len(others):
+        return "a device stands twice, or beside itself"
+    return None
+
+
 def _tables(source: RuleFile, name: str) -> list[Any]:
     tables = source.data.get(name, [])
     return tables if isinstance(tables, list) else []
@@ -252,6 +289,7 @@ def replaced(rules: RuleSet, over: RuleSet) -> RuleSet:
             kept + tuple(new.values()),
             {**rules.origins, **over.origins},
             tuple(derived.values()),
+            {**rules.neighbours, **over.neighbours},
             {**rules.places, **over.places},
             {**off, **over.off},
         )
@@ -264,10 +302,10 @@ def _strangers(source: RuleFile) -> list[Problem]:
         (
             source.line((name,)),
             str(name),
-            f"unknown key (a rule file holds [[{TABLE}]], [[{DERIVED}]] and [[{OVERRIDE}]] tables and {ZONE})",
+            f"unknown key (a rule file holds [[{TABLE}]], [[{DERIVED}]], [[{OVERRIDE}]] and [{NEAR}.METRIC] tables and {ZONE})",
         )
         for name in source.data
-        if name not in {TABLE, DERIVED, OVERRIDE, ZONE}
+        if name not in {TABLE, DERIVED, OVERRIDE, ZONE, NEAR}
     ]
     found += [(source.line(key), _owner(source.data, key), "stands twice") for key in source.doubles]
     found += [
@@ -275,7 +313,7 @@ def _strangers(source: RuleFile) -> list[Problem]:
         for name in (DERIVED, OVERRIDE)
         if name in source.data and not isinstance(source.data[name], list)
     ]
-    if not any(_tables(source, name) for name in (TABLE, DERIVED, OVERRIDE)):
+    if not any(_tables(source, name) for name in (TABLE, DERIVED, OVERRIDE)) and NEAR not in source.data:
         found.append((source.line((TABLE,)), TABLE, f"at least one [[{TABLE}]] was expected"))
     return found
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from citynet_rules.condition import described
 from citynet_rules.rule import COLOURS, COLOURS_ZH, Rule
 
-Change = Literal["raise", "escalate", "deescalate", "clear"]
+Change = Literal["raise", "escalate", "deescalate", "clear", "verdict", "support", "unsupport"]
+"""`verdict` changes the verdict only; `support` and `unsupport` are words of witnesses that stay inside the engine."""
 NONE_US = -(1 << 62)  # "no such time", in every state and in `Engine.tips`
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -55,6 +56,25 @@ class Event:
     more: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """A verdict: sensor fault or city event, and who is to be told.
+
+    `since_us` is the event time from which on it holds. `facts` are the evidence: check, rule, since_us, value, limit, unit,
+    samples; empty where nothing speaks.
+    """
+
+    state: Literal["event", "device", "undecided"]
+    audience: Literal["people", "maintenance"]
+    since_us: int
+    facts: dict[str, Any]
+    zh: str
+    en: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"state": self.state, "audience": self.audience, **self.facts, "text_zh": self.zh, "text_en": self.en}
+
+
 @dataclass(frozen=True)
 class Transition:
     """An alert changed state.
@@ -63,7 +83,8 @@ class Transition:
         alert_id: 32 hex digits computed from rule, object and raise time; all transitions of one alert share it.
         rule, version: the rule that decided.
         object: the device. `series`: the registry id of the series that was watched.
-        kind: ``raise``, ``escalate``, ``deescalate`` or ``clear``.
+        kind: ``raise``, ``escalate``, ``deescalate``, ``clear`` or ``verdict``.
+        opinion: the verdict, for a raise and what revises it; its evidence stands in `evidence` as ``verdict``.
         level: 1 blue .. 4 red, in force afterwards; for a clear the level that was in force.
         time_us: event time, µs since 1970.
         value, limit: in the rule's unit, or None; for silence both are seconds.
@@ -86,6 +107,7 @@ class Transition:
     evidence: dict[str, Any]
     text_zh: str
     text_en: str
+    opinion: Opinion | None = None
 
 
 @dataclass(frozen=True, slots=True)

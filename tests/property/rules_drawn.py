@@ -25,6 +25,8 @@ COLOUR = one_of(["blue", "yellow", "orange", "red"])
 SIDE = one_of(["either", "up", "down"])
 HIGH_LOW = one_of(["high", "low"])
 SHORT = one_of([0, 1, 2, 5])
+DOMAIN = one_of(["device", "device", "gas"])
+NEIGHBOURS = {"x": {"a-1": ("a-2", "b-1"), "a-2": ("a-1",), "b-1": ("a-1",)}, "y": {"a-1": ("b-1",)}}
 GRADED: Fields = {
     "levels": LEVELS, "hysteresis": one_of([0, 0.25]), "on_delay_s": SHORT, "off_delay_s": st.none() | SHORT,
     "gap_s_max": st.none() | one_of([3, 9, 60]),
@@ -37,8 +39,17 @@ DRAWN: dict[str, Fields] = {
     "limit": {**GRADED, "direction": st.just("high")},
     "stale": {"level": COLOUR, "max_age_s": one_of([2, 10, 40])},
     "rate": {**GRADED, "direction": SIDE, "per": one_of(["s", "min"]), "over_s": SHORT},
-    "stuck": {"level": COLOUR, "for_s": one_of([2, 4]), "count_min": one_of([2, 3]), "tolerance": one_of([0, 0.5])},
-    "range": {"level": COLOUR, "low": one_of([0.0, 1.0]), "high": one_of([2.0, 4.0]), "off_delay_s": SHORT},
+    "stuck": {
+        "domain": DOMAIN, "level": COLOUR, "for_s": one_of([2, 4]), "count_min": one_of([2, 3]), "tolerance": one_of([0, 0.5]),
+    },
+    "range": {
+        "domain": DOMAIN, "level": COLOUR, "low": one_of([0.0, 1.0]), "high": one_of([2.0, 4.0]), "off_delay_s": SHORT,
+    },
+    "jump": {
+        "domain": DOMAIN, "level": COLOUR, "shape": one_of(["step", "spike"]), "slew": one_of([0.25, 1.0]),
+        "per": one_of(["s", "min"]), "step_min": one_of([0.5, 1.0]), "away_s_max": one_of([2, 6]), "off_delay_s": SHORT,
+        "gap_s_max": one_of([3, 900]), "hold_s": one_of([0, 3, 70]),
+    },
     "count": {
         "level": COLOUR, "match": one_of(["at_least", "at_most"]), "threshold": one_of([1.5, 2.0]), "n": one_of([1, 2, 4]),
         "window_s": one_of([3, 8]),
@@ -77,6 +88,12 @@ DRAWN: dict[str, Fields] = {
     "relation": {**GRADED, **JOINT, "unit": st.just("1"), "operands": st.just(OPERANDS), "direction": SIDE,
                  "learn_s": one_of([16, 40]), "learn_count": st.just(16), "sigma_min": one_of([0.25, 1]),
                  "follow_min": one_of([0.5, 0.9])},
+    "witness": {
+        "domain": DOMAIN, "level": COLOUR, "band": one_of([0.25, 1.0]), "tau_s": one_of([5, 20, 3600]),
+        "every_s": one_of([1, 2]), "max_age_s": one_of([9, 900]), "alive_s": one_of([9, 30]), "wait_s": one_of([5, 30]),
+        "hold_s": one_of([0, 5, 70]),
+        "neighbours": one_of([{"band": 0.5, "contradicts": True, "count_min": 1}, {"band": 0.25}]),
+    },
 }  # fmt: skip
 """Fields of each kind, each a strategy."""
 
@@ -96,10 +113,19 @@ def rules(draw: st.DrawFn, kinds: Sequence[str] = tuple(DRAWN)) -> RuleSet:
     for number, kind in enumerate(draw(st.lists(one_of(sorted(kinds)), min_size=2, max_size=6))):
         fields = {name: value for name, of in DRAWN[kind].items() if (value := draw(of)) is not None}
         fields["metric"] = "x" if "objects" in fields else draw(one_of(["x", "x", "y", "xy"]))
-        if draw(one_of([False, False, True])):
+        if kind == "witness":  # witnesses are read, not made, and have no conditions
+            fields["metric"], other = draw(one_of([("x", "y"), ("y", "x")]))
+            beside = {
+                "metric": other,
+                "gain": draw(one_of([1.0, -0.5])),
+                "band": 0.25,
+                "contradicts": draw(st.booleans()),
+            }
+            fields["beside"] = draw(one_of([[], [beside]]))
+        elif draw(one_of([False, False, True])):
             fields |= {"when": draw(WHEN), "when_ends": draw(one_of(["clear", "hold"])), "when_wait_s": 20}
         found.append(rule(kind, f"{kind}-{number}", **fields))
-    return RuleSet(tuple(found), derived=DERIVED)
+    return RuleSet(tuple(found), derived=DERIVED, neighbours=NEIGHBOURS)
 
 
 QUALITIES = one_of([0] * 14 + [2, 128])

@@ -73,10 +73,37 @@ RULES = RuleSet(
             gap_s_max=9,
         ),
         rule("rate", "y-rate", metric="y", direction="down", per="min", over_s=4, levels={"blue": 9}, on_delay_s=3),
-        rule("stuck", "x-stuck", level="blue", for_s=4, count_min=3, tolerance=0.5),
+        rule("stuck", "x-stuck", domain="device", level="blue", for_s=4, count_min=3, tolerance=0.5),
         rule("stuck", "y-stuck", metric="y", level="blue", for_s=2, count_min=2, gap_s_max=20),
-        rule("range", "x-range", level="blue", low=0.0, high=4.0),
+        rule("range", "x-range", domain="device", level="blue", low=0.0, high=4.0),
         rule("range", "y-range", metric="y", level="yellow", high=3.5, off_delay_s=5),
+        rule(
+            "jump",
+            "x-jump",
+            domain="device",
+            level="blue",
+            shape="step",
+            slew=1.0,
+            per="s",
+            step_min=1.0,
+            away_s_max=6,
+            off_delay_s=4,
+            gap_s_max=9,
+        ),
+        rule(
+            "jump",
+            "y-jump",
+            domain="device",
+            metric="y",
+            level="blue",
+            shape="spike",
+            slew=15.0,
+            per="min",
+            step_min=1.0,
+            away_s_max=9,
+            off_delay_s=5,
+            hold_s=3,
+        ),
         rule("count", "x-count", level="yellow", match="at_least", threshold=3.0, n=3, window_s=9),
         rule("count", "y-count", metric="y", level="orange", match="any", n=2, window_s=6),
         rule(
@@ -187,10 +214,14 @@ JOINT = RuleSet(
         rule("relation", "relation", unit="1", objects={"l-a": ["a-1/y", "a-1"], "l-b": ["b-1/y", "a-2/x"]},
              operands={"p": {"metric": "y", "unit": "1", "max_age_s": 30}, "q": {"metric": "x", "unit": "%", "max_age_s": 20}},
              learn_s=24, learn_count=16, sigma_min=0.25, follow_min=0.5, levels={"blue": 1, "red": 3}, wait_s=30),
+        rule("witness", "x-witness", domain="device", level="blue", band=1.0, tau_s=20, every_s=2, max_age_s=9, alive_s=30,
+             beside=[{"metric": "y", "gain": -0.5, "band": 0.25}], wait_s=25, hold_s=5,
+             neighbours={"band": 0.5, "contradicts": True, "count_min": 1}),
     ),
     derived=DERIVED,
+    neighbours={"x": {"a-1": ("a-2", "b-1"), "a-2": ("a-1",)}},
 )  # fmt: skip
-ALL = RuleSet((*RULES.rules, *JOINT.rules), derived=DERIVED)
+ALL = RuleSet((*RULES.rules, *JOINT.rules), derived=DERIVED, neighbours=JOINT.neighbours)
 
 
 def _at_one_source(table: BaseModel) -> dict[str, object]:

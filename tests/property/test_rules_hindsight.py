@@ -77,6 +77,18 @@ def test_what_was_missed_is_raised_as_it_happened() -> None:
     assert "1970-01-01T00:02:50Z 发生，1970-01-01T02:46:40Z 获知" in transitions[0].text_zh
 
 
+def test_what_was_missed_has_its_verdict_and_ends_with_its_clear() -> None:
+    """Readings beyond the scale came late: the alert they raise is the device's, until the scale's own alert has lingered."""
+    scale = rule("range", "scale", domain="device", level="blue", high=8.0)
+    late = [(second, 9.0 if second < 200 else 5.0) for second in range(150, 451, 10)]
+    found = Day([*quiet(0, 100), *quiet(500, 700)], late).judged(HIGH, scale)
+    (of_high,) = [each for each in found.raised if each[0].rule == HIGH.id]
+    assert [t.kind for t in of_high] == ["raise", "verdict", "clear"]
+    assert [t.opinion and (t.opinion.state, t.opinion.audience) for t in of_high] == [
+        ("device", "maintenance"), ("undecided", "people"), None,
+    ]  # fmt: skip
+
+
 def test_what_is_still_true_at_the_newest_reading_says_so() -> None:
     day = Day([*quiet(0, 100), (300, 5.0)], [(second, 5.0) for second in range(150, 291, 10)])
     found = day.judged(HIGH)

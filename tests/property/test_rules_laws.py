@@ -52,7 +52,7 @@ def test_the_streams_reach_every_rule_and_every_kind_of_transition() -> None:
     assert {t.rule for t in found} == {rule.id for rule in ALL}
     for kind in ("limit", "rate", "cusum", "deviation"):
         of_kind = {rule.id for rule in ALL if rule.kind == kind}
-        assert {t.kind for t in found if t.rule in of_kind} == {"raise", "escalate", "deescalate", "clear"}
+        assert {t.kind for t in found if t.rule in of_kind} == {"raise", "escalate", "deescalate", "clear", "verdict"}
     for rule in ALL:
         assert {t.kind for t in found if t.rule == rule.id} >= {"raise", "clear"}
 
@@ -234,9 +234,16 @@ def test_law_6_replay_of_history_gives_what_live_gave(rows: list[Reading], place
 @several
 @given(STREAMS, PLACES)
 def test_law_7_raise_and_clear_alternate(ops: list[Op], cuts: set[int]) -> None:
-    """Also when watermarks break their promise: at most one alert is open a rule and object, and time never runs back."""
+    """Also when watermarks break their promise: at most one alert is open a rule and object, and time never runs back. A
+    verdict is about an alert in force at its time, and changes nothing of that."""
     whole = city()
-    found = apply(whole, ops, cuts)
+    every = apply(whole, ops, cuts)
+    verdicts = [t for t in every if t.kind == "verdict"]
+    found = [t for t in every if t.kind != "verdict"]
+    for verdict in verdicts:
+        of_alert = [t for t in found if t.alert_id == verdict.alert_id]
+        assert [t.level for t in of_alert if t.time_us <= verdict.time_us][-1] == verdict.level
+        assert all(t.time_us > verdict.time_us for t in of_alert if t.kind == "clear")
     found.sort(key=lambda t: (t.rule, t.object))
     still_open = set()
     for (rule, device), of_pair in groupby(found, key=lambda t: (t.rule, t.object)):

@@ -27,9 +27,10 @@ def test_the_case_comes_out_as_written(case: Path) -> None:
 
 
 def test_every_rule_raises_clears_and_is_nearly_missed() -> None:
-    """In its cases, one device at least raises and clears, and another that the rule selects stays silent."""
+    """In its cases, one device at least raises and clears, and another that the rule selects stays silent. Rules of kind
+    `witness` need several metrics; their cases are in tests/unit/test_rules_verdict.py."""
     metric = {rule.id: rule for rule in LIBRARY}
-    changes: dict[str, set[str]] = {rule.id: set() for rule in LIBRARY}
+    changes: dict[str, set[str]] = {rule.id: set() for rule in LIBRARY if rule.kind != "witness"}
     for outcome in (run(case, LIBRARY) for case in CASES):
         rule = metric[outcome.rule]
         spoken = {line.split()[1] for line in outcome.expected}

@@ -84,6 +84,8 @@ def test_examples_of_settings_and_rules_load(path: Path, tmp_path: Path) -> None
             assert len(load_rules([example])) == block.count("[[override]]")
         elif "[[rule]]" in block:
             assert len(load_rules([example])) == block.count("[[rule]]")
+        elif block.startswith("[neighbours."):
+            assert load_rules([example]).neighbours
         elif block.startswith("about ="):
             assert scenario.parse("example", str(example), block).file.about
         else:

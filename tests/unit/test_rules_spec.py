@@ -162,7 +162,7 @@ def test_yaml_says_the_same(tmp_path: Path) -> None:
         (
             "on_delay_s = 30",
             "[other]",
-            "r.toml:16: other: unknown key (a rule file holds [[rule]], [[derived]] and [[override]] tables and time_zone)",
+            "r.toml:16: other: unknown key (a rule file holds [[rule]], [[derived]], [[override]] and [neighbours.METRIC]",
         ),
     ],
 )

@@ -32,6 +32,7 @@ class AlertQuery(TimedQuery):
 
     state: Literal["open", "cleared", "all"] = "open"
     mode: Literal["live", "shadow", "all"] = Field("live", description="shadow: those of rules on trial")
+    audience: Literal["people", "maintenance", "all"] = Field("all", description="whom the verdict sends it to")
     unacked: bool | None = Field(None, description="true: only those that nobody acknowledged; false: only the others")
     level_min: int | None = Field(None, ge=1, le=4, description="1 blue, 2 yellow, 3 orange, 4 red")
     domain: Text = None

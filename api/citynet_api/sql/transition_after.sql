@@ -6,6 +6,7 @@ SELECT t.id AS t_id, t.kind AS t_kind, t.level AS t_level, t.at AS t_at, t.recor
        -- a stale rule compares ages, whatever the unit of its metric
        CASE r.body ->> 'kind' WHEN 'stale' THEN 's' ELSE coalesce(r.body ->> 'unit', s.unit) END AS unit,
        r.body ->> 'kind' AS rule_kind,
+       a.verdict, a.audience, a.verdict_at, a.verdict_zh, a.verdict_en,
        a.mode, a.level, a.level_max, a.raised_at, a.changed_at, a.cleared_at, a.value, a.limit_value,
        a.title_zh, a.title_en, a.text_zh, a.text_en, a.recorded_at, a.known_at, a.acked_at, a.acked_by, a.ack_comment,
        r.body ->> 'standard' AS standard, r.body ->> 'edition' AS edition, r.body ->> 'clause' AS clause,

@@ -19,6 +19,7 @@ from citynet_rules.engine import SeriesInfo, Transition
 from citynet_rules.proof.alerts import Alert
 from citynet_rules.retrospect import Hindsight, Known
 from citynet_rules.rule import Rule
+from citynet_rules.transition import Opinion
 
 Connection = psycopg.Connection[Any]
 _UNIX = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -122,7 +123,7 @@ def _raise(
     cursor: psycopg.Cursor[Any], transitions: Sequence[Transition], rule: Rule, until_us: int, known_us: int
 ) -> None:
     """One retrospective alert with its transitions; where it did not clear, it ends with the window."""
-    first, last = transitions[0], transitions[-1]
+    first, last = transitions[0], next(t for t in reversed(transitions) if t.kind != "verdict")
     cleared_us = last.time_us if last.kind == "clear" else max(until_us, last.time_us)
     facts: Mapping[str, object] = {
         "alert_id": first.alert_id,
@@ -149,8 +150,10 @@ def _raise(
     steps = [_step(t, rule.mode) for t in transitions]
     if last.kind != "clear":
         words = {"kind": "supersede", "at": _moment(cleared_us), "comment": ENDED, "text_zh": "", "text_en": ""}
-        steps.append(steps[-1] | words | {"evidence": Jsonb({}), "value": None, "limit": None})
+        steps.append(_step(last, rule.mode) | words | {"evidence": Jsonb({}), "value": None, "limit": None})
     cursor.executemany(sql.text("retrospective_step_add"), steps)
+    verdicts = [verdict_row(t, t.opinion) for t in transitions if t.opinion is not None]
+    cursor.executemany(sql.text("verdict_record"), verdicts)
 
 
 def _step(transition: Transition, mode: str) -> dict[str, object]:
@@ -166,6 +169,18 @@ def _step(transition: Transition, mode: str) -> dict[str, object]:
         "text_zh": transition.text_zh,
         "text_en": transition.text_en,
         "mode": mode,
+    }
+
+
+def verdict_row(transition: Transition, opinion: Opinion) -> dict[str, object]:
+    """Parameters of ``verdict_record.sql``."""
+    return {
+        "alert_id": transition.alert_id,
+        "verdict": opinion.state,
+        "audience": opinion.audience,
+        "since": _moment(transition.time_us),
+        "verdict_zh": opinion.zh,
+        "verdict_en": opinion.en,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -16,7 +17,7 @@ from citynet_ingest.commit import Commit, UplinkSpan
 from citynet_ingest.copybody import copy_pieces
 from citynet_ingest.store import redrive, sql
 from citynet_ingest.store.fence import FencedError
-from citynet_ingest.store.late import note_late
+from citynet_ingest.store.late import note_late, verdict_row
 from citynet_ingest.store.paths import Why, by_day, choose, split_late
 from citynet_ingest.store.rollups import copy_partials
 from citynet_rules.engine import Transition
@@ -208,7 +209,12 @@ def _alerts(connection: Connection, transitions: Sequence[Transition], rules: Ru
     by_id = {rule.id: rule for rule in rules.rules}
     connection.execute("SELECT lock_transitions()")
     with connection.cursor() as cursor:
-        cursor.executemany(sql.text("transition_record"), [_alert_row(t, by_id[t.rule]) for t in transitions])
+        for kinds, group in groupby(transitions, key=lambda t: t.kind == "verdict"):
+            rows = [_alert_row(t, by_id[t.rule]) for t in group]
+            cursor.executemany(sql.text("revision_record" if kinds else "transition_record"), rows)
+        verdicts = [verdict_row(t, t.opinion) for t in transitions if t.opinion is not None]
+        if verdicts:
+            cursor.executemany(sql.text("verdict_record"), verdicts)
     connection.execute("SELECT pg_notify('citynet_alert', '')")
 
 

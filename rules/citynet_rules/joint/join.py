@@ -115,9 +115,12 @@ class Join:
         past_us: Sequence[int] = (),
         as_is: frozenset[int] = frozenset(),
         memory: Sequence[tuple[Any, ...]] = (),
+        every_us: int = 0,
     ) -> None:
+        """`every_us`: only the first reading of each such stretch of time is taken (0: all)."""
         self.wait_us = wait_us
         self.dropped = 0
+        self._every_us = every_us
         self._past_us: I64 = np.array([*past_us, *[0] * (roles - len(past_us))], np.int64)
         self._as_is: Bools = np.array([role in as_is for role in range(roles)], np.bool_)
         self.layout = np.dtype(
@@ -189,6 +192,8 @@ class Join:
         kept = segments.time_us[row] > np.maximum(promised_us[position], self.state["frontier_us"][owner])[of]
         if segments.usable is not None:
             kept &= segments.usable[row] | self._as_is[role][of]
+        if self._every_us:
+            kept &= _firsts(segments, self._every_us)[row]
         of, row = of[kept], row[kept]
         # Of the quality what rules judge by: flags that rules set come back with the stored rows, and must change nothing.
         columns = (segments.time_us[row], segments.value[row], segments.quality[row] & UNUSABLE)
@@ -260,6 +265,15 @@ class Join:
         count = np.diff(stop, prepend=-1)
         from_newest = np.repeat(stop, count) - np.arange(len(old))
         self.past = rows.picked(~replaced & (from_newest < PAST_MAX))
+
+
+def _firsts(segments: Segments, every_us: int) -> Bools:
+    """Which readings are the first of their series in their stretch of `every_us`."""
+    stretch = segments.time_us // every_us
+    first = np.ones(len(stretch), np.bool_)
+    first[1:] = stretch[1:] != stretch[:-1]
+    first[segments.start] = stretch[segments.start] != segments.before_us // every_us
+    return first
 
 
 def rank_up_to(rows: Readings, role: int, objects: I32, time_us: I64) -> tuple[I64, I64, I64]:

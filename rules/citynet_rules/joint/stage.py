@@ -21,26 +21,33 @@ from citynet_rules.joint.front import JointKind
 from citynet_rules.joint.join import Block
 from citynet_rules.joint.node import DeriveNode, GateNode, Line, Made, Node, ScoreNode
 from citynet_rules.joint.saved import check
+from citynet_rules.joint.witness import WitnessNode
 from citynet_rules.kinds import KINDS
 from citynet_rules.kinds.kind import Progress, Segments, usable_rows
+from citynet_rules.kinds.witness import WitnessRule
 from citynet_rules.rule import Rule
 from citynet_rules.series import SeriesTable
 from citynet_rules.snapshot import JoinTable, Part
 from citynet_rules.transition import NONE_US, Event, SeriesInfo
 
 Found = list[tuple[Group, list[Event]]]
+Near = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 def is_joint(rule: Rule, derived: Iterable[str]) -> bool:
     """Whether a rule watches what a node makes, and not a series as it is read."""
-    return bool(rule.when) or rule.metric in derived or isinstance(KINDS[rule.kind], JointKind)
+    return bool(rule.when) or rule.metric in derived or _is_over_several(rule)
+
+
+def _is_over_several(rule: Rule) -> bool:
+    return isinstance(KINDS[rule.kind], JointKind) or isinstance(rule, WitnessRule)
 
 
 class Stage:
     """Nodes, the series they make (`info` by slot), and the rules on them."""
 
-    def __init__(self, rules: Sequence[Rule], derived: Sequence[Derived]) -> None:
-        """`derived` behind what they are computed from."""
+    def __init__(self, rules: Sequence[Rule], derived: Sequence[Derived], near: Near) -> None:
+        """`derived` behind what they are computed from; `near`: neighbouring devices, by metric and device."""
         self._metrics = tuple(derived)
         self._derived = frozenset(each.name for each in derived)
         scores = [
@@ -48,7 +55,8 @@ class Stage:
         ]
         self._learners = {score.rule: score for score in scores if score.learns}
         gates = [_gate(rule) for rule in rules if rule.when]
-        self.nodes: list[Node] = [*map(DeriveNode, derived), *scores, *gates]
+        witnesses = [WitnessNode(rule, near.get(rule.metric, {})) for rule in rules if isinstance(rule, WitnessRule)]
+        self.nodes: list[Node] = [*map(DeriveNode, derived), *scores, *witnesses, *gates]
         by_kind: dict[str, list[Rule]] = defaultdict(list)
         for rule in rules:
             by_kind[rule.kind].append(rule)
@@ -60,6 +68,8 @@ class Stage:
                     facts["derived"] = basis[rule.metric]
         self._gated = frozenset(rule.id for rule in rules if rule.when)
         self.info: list[SeriesInfo] = []
+        self._witnessed: dict[int, list[tuple[WitnessNode, int]]] = {}
+        self._lines: dict[tuple[str, int], tuple[Node, int]] = {}
 
     # --- series ---
 
@@ -94,10 +104,14 @@ class Stage:
                 ]
             for number in numbers:
                 group.add(np.array([number], np.int32), np.array([line.slot], np.int64), series)
+                node = self.nodes[line.maker]
+                self._lines[group.rules[number].id, line.info.id] = node, len(node.join) - 1
+                if isinstance(node, WitnessNode):
+                    self._witnessed.setdefault(line.info.id, []).append((node, len(node.join) - 1))
 
     def _own(self, rule: Rule) -> bool:
         """Whether a node makes a series for this rule alone."""
-        return rule.id in self._gated or isinstance(KINDS[rule.kind], JointKind)
+        return rule.id in self._gated or _is_over_several(rule)
 
     # --- readings and time ---
 
@@ -208,6 +222,17 @@ class Stage:
         tip_us[stretch.slot], tip[stretch.slot] = stretch.before_us, stretch.before
         events = advanced(group, Progress(tip_us, tip, now_us, NONE_US))
         return [*events, *group.release(stretch.slot, time_us, stretch.value[stretch.start])]
+
+    def hold(self, rule: str, series: int) -> tuple[int, int] | None:
+        """How far everything has come that can speak about a rule's alert on a series, and how long its witnesses have for it,
+        µs. None: nothing over several series speaks."""
+        heard = [(node, n) for node, n in self._witnessed.get(series, ()) if n in node.heard]
+        own = self._lines.get((rule, series))
+        parts: list[tuple[Node, int]] = [*heard, *([own] if own else [])]
+        if not parts:
+            return None
+        frontier_us = min(int(node.join.state["frontier_us"][n]) for node, n in parts)
+        return frontier_us, max((node.hold_us for node, _ in heard), default=0)
 
     # --- snapshots ---
 

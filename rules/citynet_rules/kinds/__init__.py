@@ -7,6 +7,7 @@ from citynet_rules.kinds.count import CountKind
 from citynet_rules.kinds.cusum import CusumKind
 from citynet_rules.kinds.deviation import DeviationKind
 from citynet_rules.kinds.iaqi import IaqiKind
+from citynet_rules.kinds.jump import JumpKind
 from citynet_rules.kinds.kind import Kind
 from citynet_rules.kinds.limit import LimitKind
 from citynet_rules.kinds.night_flow import NightFlowKind
@@ -20,6 +21,7 @@ from citynet_rules.kinds.stale import StaleKind
 from citynet_rules.kinds.stuck import StuckKind
 from citynet_rules.kinds.vote import VoteKind
 from citynet_rules.kinds.weekly import WeeklyKind
+from citynet_rules.kinds.witness import WitnessKind
 
 _ALL: tuple[Kind, ...] = (
     LimitKind(),
@@ -27,6 +29,7 @@ _ALL: tuple[Kind, ...] = (
     RateKind(),
     StuckKind(),
     RangeKind(),
+    JumpKind(),
     CountKind(),
     AccumulateKind(),
     IaqiKind(),
@@ -39,5 +42,6 @@ _ALL: tuple[Kind, ...] = (
     SequenceKind(),
     ResidualKind(),
     RelationKind(),
+    WitnessKind(),
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}

@@ -131,7 +131,6 @@ class RangeKind:
 
     def facts(self, rule: RangeRule) -> dict[str, Any]:
         return {
-            "verdict": "device",
             "hysteresis": None,
             "on_delay_s": None,
             "off_delay_s": rule.off_delay_s,

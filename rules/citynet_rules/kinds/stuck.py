@@ -174,7 +174,6 @@ class StuckKind:
     def facts(self, rule: StuckRule) -> dict[str, Any]:
         return {
             "unit": "s",
-            "verdict": "device",
             "hysteresis": None,
             "on_delay_s": rule.for_s,
             "off_delay_s": None,

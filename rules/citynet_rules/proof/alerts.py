@@ -37,6 +37,8 @@ class Alert:
             "cleared_us": self.cleared_us,
             "raised": utc(self.raised_us),
             "cleared": None if self.cleared_us is None else utc(self.cleared_us),
+            "verdict": self.verdict,
+            "people": self.people,
         }
 
 
@@ -58,12 +60,15 @@ class AlertBook:
         """
         for transition in transitions:
             ident = transition.alert_id
-            verdict = str(transition.evidence.get("verdict", ""))
             if transition.kind == "raise":
                 self._alerts[ident] = Alert(
                     transition.rule, transition.version, transition.object, transition.level, transition.time_us,
-                    None, verdict, verdict != "device",
+                    None, *_graded(transition),
                 )  # fmt: skip
+            elif transition.kind == "verdict" and ident in self._alerts:
+                verdict, people = _graded(transition)
+                alert = self._alerts[ident]
+                self._alerts[ident] = replace(alert, verdict=verdict, people=alert.people or people)
             elif ident in self._alerts:
                 alert = self._alerts[ident]
                 cleared_us = transition.time_us if transition.kind == "clear" else None
@@ -80,3 +85,9 @@ class AlertBook:
         for alert in self._alerts.values():
             counts[alert.rule] = counts.get(alert.rule, 0) + 1
         return max(counts, key=lambda rule: counts[rule])
+
+
+def _graded(transition: Transition) -> tuple[str, bool]:
+    """The verdict, and whether people are told."""
+    opinion = transition.opinion
+    return ("", True) if opinion is None else (opinion.state, opinion.audience == "people")

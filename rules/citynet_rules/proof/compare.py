@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from citynet_rules.proof.alerts import Alert
@@ -75,7 +75,7 @@ def _by_place(alerts: Iterable[Alert], span: Span) -> dict[tuple[str, str], list
 def _until(alert: Alert, to_us: int) -> Alert:
     if alert.cleared_us is None or alert.cleared_us < to_us:
         return alert
-    return Alert(alert.rule, alert.version, alert.object, alert.level, alert.raised_us)
+    return replace(alert, cleared_us=None)
 
 
 def _facts(alert: Alert) -> tuple[int, int | None, int]:

@@ -189,6 +189,7 @@ function facts(alert, openDevice) {
   return list([
     [t(stale ? "detail.silent" : "detail.value"), el("strong", {}, stale ? duration((alert.value ?? 0) * 1000) : value), " ", el("span", { class: "quiet" }, limit)],
     alert.level_max > alert.level ? [t("detail.max"), t(`level.${alert.level_max}`)] : null,
+    alert.verdict ? [t("detail.verdict"), verdict(alert)] : null,
     [t("detail.raised"), fullTime(alert.raised_at)],
     alert.known_at ? [t("detail.known"), fullTime(alert.known_at)] : null,
     alert.rule?.contacts?.length ? [t("detail.contacts"), alert.rule.contacts.join(" · ")] : null,
@@ -198,6 +199,12 @@ function facts(alert, openDevice) {
     [t("detail.standard"), ...standardOf(alert), alert.standard_status && knows(`status.${alert.standard_status}`) ? el("span", { class: "quiet" }, ` ${t(`status.${alert.standard_status}`)}`) : null],
     [t("detail.rule"), alert.rule_id, el("span", { class: "quiet" }, ` ${t("detail.version", { v: alert.rule_version })}`)],
   ]);
+}
+
+function verdict(alert) {
+  const since = alert.verdict_at ? ` ${clock(alert.verdict_at)}` : "";
+  const why = both(alert, "verdict");
+  return el("span", {}, el("strong", {}, t(`verdict.${alert.verdict}`)), ` · ${t(`audience.${alert.audience}`)}${since}`, why ? el("span", { class: "quiet" }, ` ${why}`) : null);
 }
 
 function guidance(alert, full) {
