@@ -45,10 +45,14 @@ class _Link:
         return not self.rest and self.sent - self.settled < self.window
 
     def push(self) -> None:
-        """Send what the socket takes."""
-        with suppress(BlockingIOError):
+        """Send what the socket takes. LoadError: the connection broke."""
+        try:
             while self.rest:
                 self.rest = self.rest[self.socket.send(self.rest) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise LoadError(f"a connection broke: {error.strerror}") from None
 
     def give(self) -> None:
         """Begin with the next batch."""

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from citynet_rules.kinds.physical import RangeRule
 from citynet_rules.rule import COLOURS, COLOURS_ZH, Rule, microseconds
 from citynet_rules.snapshot import Part
 from citynet_rules.transition import Opinion, Transition, utc
@@ -119,6 +120,8 @@ class Docket:
         side: Side = "support" if transition.kind in ("support", "unsupport") else "doubt"
         marks = self._marks.setdefault(transition.series, [])
         rule = self._rules[transition.rule]
+        if _is_danger(rule, transition):
+            return transition.series
         if transition.kind in ("raise", "support"):
             facts = {  # in order of their names, as they come back from a snapshot
                 "check": rule.kind,
@@ -261,6 +264,11 @@ class Docket:
         for name, case in self._cases.items():
             self._of_series.setdefault(case.series, set()).add(name)
             self._slow.add(name)
+
+
+def _is_danger(rule: Rule, transition: Transition) -> bool:
+    """Whether a value beyond the scale may well be real, and so doubts nothing."""
+    return isinstance(rule, RangeRule) and rule.high_is == "danger" and transition.limit == rule.high
 
 
 def _linger_us(rule: Rule) -> int:

@@ -15,8 +15,8 @@ from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet.runtime.settings import load
 from citynet_sim import export
-from citynet_sim.staging import simulation_of
 from citynet_sim.settings import SimSettings
+from citynet_sim.staging import simulation_of
 from citynet_sim.truth import Truth, read_truth
 from tests.integration.test_sim_mqtt import City, listening, multiset, written
 from tests.patience import wait_for

@@ -120,6 +120,18 @@ def test_without_witnesses_gas_that_stays_is_for_people_after_the_hold() -> None
     ]
 
 
+@pytest.mark.parametrize(("value", "audience"), [(115.0, "people"), (-400.0, "maintenance")])
+def test_more_than_the_scale_of_a_gas_detector_may_be_real_less_may_not(value: float, audience: str) -> None:
+    """It tells the device's maintainer all the same."""
+
+    def methane(now: int) -> float:
+        return (value if now < 900 else 60.0) if now >= 600 else quiet(now)
+
+    found = play(engine([CH4]), {CH4: methane}, 0, 960)
+    assert [t.rule for t in found if t.rule == "device-range-ch4" and t.kind == "raise"]
+    assert words(found, "gas-ch4-void")[-1][3] == audience
+
+
 def test_a_witness_that_is_stuck_accuses_nobody() -> None:
     def methane(now: int) -> float:
         return 40.0 if now >= HOUR else quiet(now)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf, isfinite
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -28,11 +28,16 @@ Bound = Field(None, allow_inf_nan=False)
 
 
 class RangeRule(Rule):
-    """A rule of kind `range`; `low` and `high` in `unit`, at least one of them."""
+    """A rule of kind `range`; `low` and `high` in `unit`, at least one of them.
+
+    `high_is` says what a value above `high` makes the series' other alerts: doubtful, or (danger) nothing, because an
+    instrument may report more than its scale in a real release.
+    """
 
     level: Colour
     low: float | None = Bound
     high: float | None = Bound
+    high_is: Literal["fault", "danger"] = "fault"
     off_delay_s: Delay = 0.0
 
     @model_validator(mode="after")
