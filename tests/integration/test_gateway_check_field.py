@@ -44,16 +44,18 @@ def findings(**settings: object) -> dict[str, tuple[str, str]]:
 
 
 @contextmanager
-def as_nobody() -> Iterator[None]:
-    """Without the rights of root, where the test has them."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
+def forbidden(path: Path) -> Iterator[None]:
+    """The file belongs to us, and yet we may neither read nor write it; root is somebody else meanwhile."""
+    mode = path.stat().st_mode
+    path.chmod(0)
+    if is_root := os.geteuid() == 0:
+        os.seteuid(NOBODY)
     try:
         yield
     finally:
-        os.seteuid(0)
+        if is_root:
+            os.seteuid(0)
+        path.chmod(mode)
 
 
 def test_a_field_in_order(folder: Path, broker: EmbeddedMosquitto) -> None:
@@ -128,7 +130,7 @@ def test_a_serial_port_that_is_not_there_may_not_be_used_is_none_or_is_taken(tmp
     assert port() == Finding("modbus rs485", "failed", f"{path} is no serial port")
     path.unlink()
     with SerialServer({1: Device()}, path):
-        with as_nobody():
+        with forbidden(path):
             assert "add it to group dialout" in port().text
         assert port().verdict == "ok"
         other = os.open(path, os.O_RDWR | os.O_NOCTTY)
@@ -249,7 +251,6 @@ def test_sensors_that_are_not_there_or_give_no_value(tmp_path: Path) -> None:
 def test_outputs_that_are_not_there_or_may_not_be_switched(tmp_path: Path) -> None:
     pytest.importorskip("gpiod")
     (tmp_path / "ours").write_text("0")
-    (tmp_path / "ours").chmod(0o600)
     outputs = [
         {"kind": "file", "name": "gone", "path": str(tmp_path / "gone")},
         {"kind": "file", "name": "folder", "path": str(tmp_path)},
@@ -263,7 +264,7 @@ def test_outputs_that_are_not_there_or_may_not_be_switched(tmp_path: Path) -> No
     assert found["output ours"][0] == "ok"
     assert found["output no-chip"] == ("failed", f"{tmp_path}/gpiochip9: No such file or directory")
     assert found["output none"][0] == "failed"
-    with as_nobody():
+    with forbidden(tmp_path / "ours"):
         assert "may not be written by" in findings(outputs=outputs[2:3])["output ours"][1]
 
 

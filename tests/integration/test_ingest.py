@@ -219,32 +219,30 @@ def test_a_leak_becomes_an_alert_with_its_evidence(ingest: IngestProcess, peer: 
 def test_the_verdict_is_stored_with_the_alert(ingest: IngestProcess, peer: GatewayPeer, dsn: str) -> None:
     """What the scale cannot show is the device's from its raise on; what stays within it is for people when its time is up."""
     start = now_us() - 600_000_000
-    sent = [Reading("gas-7", "ch4_lel", start + k * 5_000_000, 140.0) for k in range(20)]
+    sent = [Reading("mh-7", "level_m", start + k * 5_000_000, 9.0) for k in range(20)]
     sent += [Reading("gas-8", "ch4_lel", start + k * 5_000_000, 60.0) for k in range(20)]
     peer.send(1, sent)
     peer.wait_acked(len(sent))
     columns = "object, verdict, audience, people, (extract(epoch FROM verdict_at) * 1000000)::bigint"
-    of = "FROM alert WHERE rule_id = 'gas-ch4-void' ORDER BY object"
+    of = "FROM alert WHERE rule_id IN ('gas-ch4-void', 'drainage-level-high') ORDER BY object"
     raised = dict(query(dsn, f"SELECT object, (extract(epoch FROM raised_at) * 1000000)::bigint {of}"))
     assert query(dsn, f"SELECT {columns} {of}") == [
-        ("gas-7", "device", "maintenance", False, raised["gas-7"]),
         ("gas-8", "undecided", "people", True, raised["gas-8"] + 30_000_000),
+        ("mh-7", "device", "maintenance", False, raised["mh-7"]),
     ]
-    ((zh, en),) = query(
-        dsn, "SELECT verdict_zh, verdict_en FROM alert WHERE rule_id = 'gas-ch4-void' AND object = 'gas-7'"
-    )
+    ((zh, en),) = query(dsn, "SELECT verdict_zh, verdict_en FROM alert WHERE rule_id = 'drainage-level-high'")
     assert zh.startswith("疑似设备故障，转维护核查：")
     assert en.startswith("probably a fault of the device, for maintenance: ")
     assert query(
-        dsn, "SELECT verdict, audience, people FROM alert WHERE rule_id = 'device-range-ch4' AND object = 'gas-7'"
+        dsn, "SELECT verdict, audience, people FROM alert WHERE rule_id = 'device-range-level' AND object = 'mh-7'"
     ) == [("device", "maintenance", False)]
     told = "SELECT t.kind, t.evidence #>> '{verdict,state}' FROM alert_transition t JOIN alert a ON a.id = t.alert_id"
     assert query(dsn, f"{told} WHERE a.rule_id = 'gas-ch4-void' AND a.object = 'gas-8' ORDER BY t.id") == [
         ("raise", "undecided"), ("verdict", "undecided"),
     ]  # fmt: skip
-    doubt = "t.kind = 'raise' AND a.rule_id = 'gas-ch4-void' AND a.object = 'gas-7'"
+    doubt = "t.kind = 'raise' AND a.rule_id = 'drainage-level-high' AND a.object = 'mh-7'"
     assert query(dsn, f"SELECT t.evidence #>> '{{verdict,rule}}' FROM alert_transition t JOIN alert a ON a.id = t.alert_id"
-                      f" WHERE {doubt}") == [("device-range-ch4",)]  # fmt: skip
+                      f" WHERE {doubt}") == [("device-range-level",)]  # fmt: skip
 
 
 def test_two_workers_of_one_shard_are_refused(
