@@ -16,6 +16,8 @@ from citynet_rules.spec import library_paths, load_rules
 FOLDER = Path(__file__).with_name("packs")
 LIBRARY = load_rules(library_paths())
 CASES = cases(FOLDER)
+PROFILES = FOLDER.with_name("profiles")
+WEEKS = load_rules([library_paths()[0].parents[1] / "profiles" / "water-week.toml"])
 HEADER = "from_s,to_s,step_s,device,value,to_value\n"
 RUN = CliRunner().invoke
 
@@ -24,6 +26,12 @@ RUN = CliRunner().invoke
 def test_the_case_comes_out_as_written(case: Path) -> None:
     outcome = run(case, LIBRARY)
     assert outcome.got == outcome.expected
+
+
+@pytest.mark.parametrize("case", cases(PROFILES), ids=lambda case: case.stem)
+def test_the_case_of_a_profile_comes_out_as_written(case: Path) -> None:
+    outcome = run(case, WEEKS)
+    assert outcome.got == outcome.expected != ()
 
 
 def test_every_rule_raises_clears_and_is_nearly_missed() -> None:

@@ -48,6 +48,9 @@ def test_the_library_has_what_is_pinned_here() -> None:
     assert set(BY_ID) >= set(LIMITS) | set(SILENCES)
 
 
+WEEKS = library_paths()[0].parents[1] / "profiles" / "water-week.toml"
+
+
 def test_every_domain_has_its_pack() -> None:
     domains = {"gas", "water", "drainage", "tunnel", "heating", "bridge", "air", "device"}
     assert {rule.domain for rule in LIBRARY} == domains == {path.stem for path in library_paths()}
@@ -68,9 +71,16 @@ def test_the_profile_of_pumps_loads() -> None:
     assert list(rule.operands) == ["power", "flow", "head"]
 
 
+def test_a_profile_of_weeks_is_not_armed_by_itself() -> None:
+    """It takes 12 KB a series: a city names its meters."""
+    assert WEEKS not in library_paths()
+    assert not any(isinstance(rule, WeeklyRule) for rule in LIBRARY)
+
+
 def test_bridges_and_districts_are_the_references() -> None:
     """2.6: a shift of 5 to 10 %, 50 Hz or more; 2.3: beyond 3 sigma of the same time of week."""
-    shift, pressure = BY_ID["bridge-mode-shift"], BY_ID["water-pressure-week"]
+    shift = BY_ID["bridge-mode-shift"]
+    pressure = next(rule for rule in load_rules([WEEKS]) if rule.id == "water-pressure-week")
     assert isinstance(shift, SpectrumRule)
     assert (shift.levels, shift.rate_hz, shift.measure) == ({"yellow": 5, "orange": 10}, 50, "shift")
     assert isinstance(pressure, WeeklyRule)
