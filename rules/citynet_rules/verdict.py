@@ -120,7 +120,7 @@ class Docket:
         side: Side = "support" if transition.kind in ("support", "unsupport") else "doubt"
         marks = self._marks.setdefault(transition.series, [])
         rule = self._rules[transition.rule]
-        if _is_danger(rule, transition):
+        if transition.kind == "raise" and _is_danger(rule, transition):
             return transition.series
         if transition.kind in ("raise", "support"):
             facts = {  # in order of their names, as they come back from a snapshot
@@ -267,7 +267,7 @@ class Docket:
 
 
 def _is_danger(rule: Rule, transition: Transition) -> bool:
-    """Whether a value beyond the scale may well be real, and so doubts nothing."""
+    """Whether a raise is of a value beyond the scale that may well be real, and so doubts nothing."""
     return isinstance(rule, RangeRule) and rule.high_is == "danger" and transition.limit == rule.high
 
 

@@ -132,6 +132,17 @@ def test_more_than_the_scale_of_a_gas_detector_may_be_real_less_may_not(value: f
     assert words(found, "gas-ch4-void")[-1][3] == audience
 
 
+def test_a_doubt_ends_wherever_the_reading_comes_back_to() -> None:
+    """A reading below the scale, then gas near the upper end: what the detector is cleared of, it is not doubted for."""
+
+    def methane(now: int) -> float:
+        return -400.0 if 600 <= now < 700 else 90.0 if now >= 700 else quiet(now)
+
+    found = play(engine([CH4]), {CH4: methane}, 0, HOUR)
+    assert [t.kind for t in found if t.rule == "device-range-ch4"] == ["raise", "clear"]
+    assert words(found, "gas-ch4-void")[-1][2:] == ("undecided", "people")
+
+
 def test_a_witness_that_is_stuck_accuses_nobody() -> None:
     def methane(now: int) -> float:
         return 40.0 if now >= HOUR else quiet(now)
