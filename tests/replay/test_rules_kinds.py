@@ -337,5 +337,9 @@ def test_a_derived_metric_tells_its_story() -> None:
 
 
 def test_every_kind_has_a_story() -> None:
-    profiles = load_rules([library_paths()[0].parents[1] / "profiles" / "water-week.toml"])  # its cases: test_rules_packs
-    assert {rule.kind for rule in (*LIBRARY, *profiles)} | {str(fields["kind"]) for fields, _ in STORIES.values()} == set(KINDS)
+    profiles = load_rules(
+        [library_paths()[0].parents[1] / "profiles" / "water-week.toml"]
+    )  # its cases: test_rules_packs
+    assert {rule.kind for rule in (*LIBRARY, *profiles)} | {
+        str(fields["kind"]) for fields, _ in STORIES.values()
+    } == set(KINDS)
