@@ -13,6 +13,7 @@ from citynet_ingest.lanes import lane_of
 from citynet_ingest.ownership import Former, as_bytes
 from citynet_ingest.state import State
 from citynet_ingest.store import sql
+from citynet_ingest.store.cursor import read_cursor
 from citynet_ingest.store.rollups import reopen, replay, unknown_series
 from citynet_ingest.store.transaction import Connection
 from citynet_rules.engine import Part, SeriesInfo, Transition
@@ -86,15 +87,14 @@ def _blocks(connection: Connection, name: str, parameters: dict[str, object]) ->
     """Rows of a statement that gives readings by series and time, in blocks of bounded memory."""
     if not parameters["series"]:
         return
-    with connection.transaction():
+    with connection.transaction(), read_cursor(connection, "citynet_recovery") as cursor:
         connection.execute(f"SET LOCAL statement_timeout = '{_TIMEOUT}'")
-        with connection.cursor(name="citynet_recovery", binary=True) as cursor:
-            cursor.execute(sql.text(name), parameters)
-            while rows := cursor.fetchmany(_ROWS):
-                series, time_us, value, quality = zip(*rows, strict=True)
-                yield SeriesBatch(
-                    np.array(series, np.int32),
-                    np.array(time_us, np.int64),
-                    np.array(value, np.float64),
-                    np.array(quality, np.uint8),
-                )
+        cursor.execute(sql.text(name), parameters)
+        while rows := cursor.fetchmany(_ROWS):
+            series, time_us, value, quality = zip(*rows, strict=True)
+            yield SeriesBatch(
+                np.array(series, np.int32),
+                np.array(time_us, np.int64),
+                np.array(value, np.float64),
+                np.array(quality, np.uint8),
+            )
