@@ -76,10 +76,12 @@ def copy_ceiling(dsn: str, index: str, total: int, start_us: int) -> Rate:
     return Rate(blocks * _COPY_ROWS, seconds)
 
 
-def drain(stage: Stage, dsn: str, messages: Iterable[tuple[str, bytes]], content_type: str, total: int) -> Drain:
-    """Queue messages that hold `total` readings at the broker, start a worker, watch what it commits."""
+def drain(
+    stage: Stage, dsn: str, messages: Iterable[tuple[str, bytes]], content_type: str, total: int, workers: int = 1
+) -> Drain:
+    """Queue messages that hold `total` readings at the broker, start workers, watch what they commit."""
     queue(stage, messages, content_type)
-    with psycopg.connect(dsn, autocommit=True) as connection, worker(stage, dsn) as process:
+    with psycopg.connect(dsn, autocommit=True) as connection, worker(stage, dsn, workers=workers) as process:
         before, first = stored(connection), dict[str, float]()
 
         def count() -> int:
@@ -94,9 +96,10 @@ def drain(stage: Stage, dsn: str, messages: Iterable[tuple[str, bytes]], content
 
 
 def _cpu_s(stage: Stage, process: Process, connection: Connection) -> dict[str, float]:
-    """Processor time used so far by the worker, the sessions it writes in, and the broker."""
+    """Processor time used so far by the workers, the sessions they write in, and the broker."""
     backends = [cpu_s(pid, "postgres") for pid in writers(connection)]
-    found = {"worker": cpu_s(process.process.pid), "broker": cpu_s(stage.broker.pid or 0)}
+    workers = sum(cpu_s(pid) or 0.0 for pid in process.workers())
+    found = {"worker": workers, "broker": cpu_s(stage.broker.pid or 0)}
     if backends and None not in backends:
         found["database"] = sum(seconds for seconds in backends if seconds is not None)
     return {who: seconds for who, seconds in found.items() if seconds is not None}

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg
 from psycopg.conninfo import make_conninfo
 
@@ -131,19 +132,32 @@ class Process:
             time.sleep(0.05)
 
     def memory_bytes(self) -> tuple[int, int]:
-        """Resident memory now and at its peak, as the kernel keeps it."""
-        found = {}
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key in ("VmRSS", "VmHWM"):
-                found[key] = int(value.split()[0]) * 1024
-        return found["VmRSS"], found["VmHWM"]
+        """Resident memory of a worker now and at its peak: of several the largest."""
+        now, peak = zip(*(memory_bytes(pid) for pid in self.workers()), strict=True)
+        return max(now), max(peak)
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers: its own, or those that it has started as a supervisor."""
+        return [started.pid for started in psutil.Process(self.process.pid).children()] or [self.process.pid]
+
+
+def memory_bytes(pid: int) -> tuple[int, int]:
+    """Resident memory of a process now and at its peak, as the kernel keeps it."""
+    found = {}
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key in ("VmRSS", "VmHWM"):
+            found[key] = int(value.split()[0]) * 1024
+    return found["VmRSS"], found["VmHWM"]
 
 
 @contextmanager
-def worker(stage: Stage, dsn: str, rules: Sequence[Path] = ()) -> Iterator[Process]:
-    """An ingest worker with default settings as its own process, shipped rules armed, and `rules` besides."""
-    lines = [f"[ingest]\nrules = {json.dumps([str(path) for path in rules])}"]
+def worker(stage: Stage, dsn: str, rules: Sequence[Path] = (), workers: int = 1) -> Iterator[Process]:
+    """An ingest worker with default settings as its own process, shipped rules armed, and `rules` besides.
+
+    With more `workers` it is their supervisor's process.
+    """
+    lines = [f"[ingest]\nworkers = {workers}\nrules = {json.dumps([str(path) for path in rules])}"]
     with role(stage, dsn, "ingest", ["ingest", "run"], lines) as process:
         yield process
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from citynet import formats, wire
 from citynet_ingest.bench import load
 from citynet_ingest.bench.load import Fleet
@@ -16,21 +18,29 @@ _SPREAD = (1.5, 1.25)  # dearest to cheapest: floor and goal of "flat"
 
 
 def batches(stage: Stage, readings: int | None = None) -> Line:
-    """Line 1: batches of 1,000 readings of 20,000 series, rules on, MQTT to COMMIT, against COPY in the same run."""
-    count = readings or (60_000 if stage.is_quick else 4_000_000)
+    """Line 1: batches of 1,000 readings of 20,000 series, rules on, MQTT to COMMIT, against COPY in the same run.
+
+    A worker a core, as such a machine would be run; with one worker beside it.
+    """
+    count = readings or (60_000 if stage.is_quick else 6_000_000)
     fleet = _FLEET_QUICK if stage.is_quick else _FLEET
+    workers = min(2, len(os.sched_getaffinity(0)))
     with stage.database() as dsn:
         start_us = now_us() - 3_600_000_000
         heap = copy_ceiling(dsn, HEAP, count, start_us)
         btree = copy_ceiling(dsn, BTREE, count, start_us)
-        found = send(stage, dsn, fleet, count)
+        found = send(stage, dsn, fleet, count, workers)
     values = {
         "readings_per_s": found.rate.per_s,
         "ratio_to_heap_copy": found.rate.per_s / heap.per_s,
         "ratio_to_btree_copy": found.rate.per_s / btree.per_s,
         **found.cpu_us("reading"),
         "readings": found.rate.count,
+        "workers": workers,
     }
+    if workers > 1 and not stage.is_quick:
+        with stage.database() as dsn:
+            values["readings_per_s_of_one_worker"] = send(stage, dsn, fleet, count).rate.per_s
     bounds = (
         (Bound("readings_per_s", 700_000, 1_000_000), Bound("ratio_to_heap_copy", 0.35, 0.5))
         if stage.server.timescale
@@ -92,9 +102,9 @@ def _cost_s(found: Drain) -> float:
     return seconds / found.rate.count * 1e6
 
 
-def send(stage: Stage, dsn: str, fleet: Fleet, readings: int) -> Drain:
-    """A worker drains about so many readings of a fleet whose series are registered; the newest are of now."""
+def send(stage: Stage, dsn: str, fleet: Fleet, readings: int, workers: int = 1) -> Drain:
+    """Workers drain about so many readings of a fleet whose series are registered; the newest are of now."""
     register(dsn, fleet.sources())
     turns = fleet.turns(readings)
     start_us = now_us() - turns * fleet.rounds * fleet.period_us
-    return drain(stage, dsn, load.batch_messages(fleet, turns, start_us), wire.CBOR, fleet.total(turns))
+    return drain(stage, dsn, load.batch_messages(fleet, turns, start_us), wire.CBOR, fleet.total(turns), workers)
