@@ -51,7 +51,7 @@ def all_lines(
 def ingest(
     as_json: JsonOption = False,
     dsn: DsnOption = None,
-    readings: Annotated[int, typer.Option(min=500_000, help="Readings sent in batches of 1,000.")] = 4_000_000,
+    readings: Annotated[int, typer.Option(min=500_000, help="Readings sent in batches of 1,000.")] = 6_000_000,
     messages: Annotated[int, typer.Option(min=1_000, help="Messages of one reading each.")] = 100_000,
 ) -> None:
     """Lines 1 and 2 alone, with counts of your choice."""
