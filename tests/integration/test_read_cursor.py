@@ -8,7 +8,6 @@ import pytest
 from citynet_ingest.store.cursor import read_cursor
 from tests.ingest import query
 
-
 Opened = list[psycopg.ServerCursor[tuple[object, ...]]]
 
 
