@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from math import isfinite
 
 import numpy as np
+from numpy.typing import NDArray
 
-from citynet.batch import F64, I32, I64, U8, Bools
+from citynet.batch import F64, I32, I64, Bools
 from citynet.errors import CitynetError
+from citynet_rules import sparse
 from citynet_rules.kinds.kind import Kind, Pairs, Rows
 from citynet_rules.rule import Rule
 from citynet_rules.snapshot import KindTable, Part
@@ -105,8 +107,9 @@ class Group:
             rules=[r.fingerprint for r in self.rules],
             rule=rule.tobytes(),
             series=series.tobytes(),
-            state=self._rows(moved).tobytes(),
+            state=sparse.pack(lambda piece: self._rows(moved[piece]), len(moved), self.kind.state.itemsize),
             fresh=fresh[order].tobytes() if fresh.any() else b"",
+            is_sparse=True,
         )
 
     def load(self, tables: Sequence[tuple[Part, KindTable]], ids: I32) -> None:
@@ -115,20 +118,26 @@ class Group:
         fitting = [(part, table) for part, table in tables if table.layout == self._layout()]
         read = [self._read(part, table) for part, table in fitting]
         keys = np.concatenate([np.empty(0, np.int64), *(keys for keys, _ in read)])
-        rows = np.concatenate([np.empty(0, self.kind.state), *(rows for _, rows in read)])
+        rows = read[0][1] if len(read) == 1 else np.concatenate([np.empty(0, self.kind.state), *(of for _, of in read)])
+        del read
         self._waiting_keys, first = np.unique(keys, return_index=True)
-        self._waiting_state = rows[first]
-        state = self.kernel.fresh(self.pairs.rule)
-        self._adopt(state, _keys(self.pairs.rule, ids[self.pairs.slot]))
-        self.pairs.state[:] = state
+        self._waiting_state = rows if np.array_equal(first, np.arange(len(keys))) else rows[first]
+        del rows
+        count = len(self.pairs)
+        for piece in sparse.pieces(count, self.kind.state.itemsize):
+            self.pairs.state[piece] = self.kernel.fresh(self.pairs.rule[piece])
+        self._adopt(self.pairs.state, _keys(self.pairs.rule, ids[self.pairs.slot]))
 
     def check(self, table: KindTable) -> None:
         """Raise `CitynetError` if `load` could not read `table`."""
         if table.layout != self._layout():
             return
         old = np.frombuffer(table.rule, "<i4")
-        kept = len(old) - np.count_nonzero(np.frombuffer(table.fresh, np.bool_))
-        fits = len(table.state) == kept * self.kind.state.itemsize
+        kept = len(old) - int(np.count_nonzero(np.frombuffer(table.fresh, np.bool_)))
+        if table.is_sparse:
+            fits = sparse.fits(table.state, kept, self.kind.state)
+        else:
+            fits = len(table.state) == kept * self.kind.state.itemsize
         if not fits or (len(old) and not 0 <= old.min() <= old.max() < len(table.rules)):
             raise CitynetError(f"rules snapshot: states of kind {self.name} do not fit their index")
 
@@ -142,14 +151,18 @@ class Group:
         moved = ~np.frombuffer(table.fresh, np.bool_) if table.fresh else np.ones(len(old), np.bool_)
         rule: I32 = now[wanted].astype(np.int32)
         rows = self.kernel.fresh(rule)
-        rows[moved[wanted]] = np.frombuffer(table.state, self.kind.state)[wanted[moved]]
+        place = np.cumsum(wanted) - 1  # of what is wanted, by entry of the table
+        entry = np.flatnonzero(moved)
+        for piece, states in _states(table, len(entry), self.kind.state):
+            taken = wanted[entry[piece]]
+            rows[place[entry[piece][taken]]] = states[taken]
         return _keys(rule, series[wanted]), rows
 
     def _is_fresh(self, rule: I32, state: Rows) -> Bools:
         """Which rows are those of new pairs, to the last bit."""
-        if not len(rule):
-            return np.empty(0, np.bool_)
-        same: Bools = (_bytes_of(state) == _bytes_of(self.kernel.fresh(rule))).all(axis=1)
+        same = np.empty(len(rule), np.bool_)
+        for piece in sparse.pieces(len(rule), self.kind.state.itemsize):
+            same[piece] = _blobs(state[piece]) == _blobs(self.kernel.fresh(rule[piece]))
         return same
 
     def _rows(self, place: I64) -> Rows:
@@ -166,8 +179,9 @@ class Group:
         if not len(self._waiting_keys):
             return
         place = np.minimum(np.searchsorted(self._waiting_keys, keys), len(self._waiting_keys) - 1)
-        found = self._waiting_keys[place] == keys
-        state[found] = self._waiting_state[place[found]]
+        found = np.flatnonzero(self._waiting_keys[place] == keys)
+        for piece in sparse.pieces(len(found), self.kind.state.itemsize):
+            state[found[piece]] = self._waiting_state[place[found[piece]]]
         rest = np.ones(len(self._waiting_keys), np.bool_)
         rest[place[found]] = False
         self._keep(rest)
@@ -185,9 +199,17 @@ def _rule_of(keys: I64) -> I32:
     return (keys >> 32).astype(np.int32)
 
 
-def _bytes_of(rows: Rows) -> U8:
-    """Rows of a packed dtype as a table of bytes."""
-    return np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+def _states(table: KindTable, count: int, layout: np.dtype[np.void]) -> Iterator[tuple[slice, Rows]]:
+    """The rows of a table, piece by piece."""
+    if table.is_sparse:
+        return sparse.unpack(table.state, count, layout)
+    rows: Rows = np.frombuffer(table.state, layout)
+    return ((piece, rows[piece]) for piece in sparse.pieces(count, layout.itemsize))
+
+
+def _blobs(rows: Rows) -> NDArray[np.void]:
+    """Rows of a packed dtype as so many bytes each, which are equal to the last bit or not."""
+    return np.ascontiguousarray(rows).view(f"V{rows.dtype.itemsize}")
 
 
 def _keys(rule: I32, series: I32) -> I64:

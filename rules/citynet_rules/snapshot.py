@@ -11,14 +11,16 @@ import numpy as np
 from citynet.batch import I32, Bools
 from citynet.errors import CitynetError
 
-MAGIC = b"CNRS\x01"  # the last byte is the version of this format
+MAGIC = b"CNRS\x02"  # the last byte is the version of this format
+_BEFORE = b"CNRS\x01"  # the same, rows with their zeros
 BYTES_MAX = 1 << 30
 
 
 class KindTable(msgspec.Struct, frozen=True):
     """The pairs of one kind, ordered by rule and series: `rule` int32 into `rules` (fingerprints), `series` int32 ids,
-    `state` rows of the dtype that `layout` describes. Most pairs are as they were made: `fresh` has a 1 for each of them
-    (uint8; nothing at all if there is none), and their rows are left out."""
+    `state` rows of the dtype that `layout` describes, as `sparse.pack` makes them (`is_sparse`) or as they are. Most pairs
+    are as they were made: `fresh` has a 1 for each of them (uint8; nothing at all if there is none), and their rows are
+    left out."""
 
     kind: str
     layout: str
@@ -27,6 +29,7 @@ class KindTable(msgspec.Struct, frozen=True):
     series: bytes
     state: bytes
     fresh: bytes = b""
+    is_sparse: bool = False
 
 
 class JoinTable(msgspec.Struct, frozen=True):
@@ -89,7 +92,7 @@ def decode(state: bytes) -> Snapshot:
         raise CitynetError(f"rules snapshot: {len(state)} bytes, at most {BYTES_MAX}")
     if state[:4] != MAGIC[:4]:
         raise CitynetError("rules snapshot: not a snapshot of the rules engine")
-    if state[:5] != MAGIC:
+    if state[:5] not in (MAGIC, _BEFORE):
         raise CitynetError(
             f"rules snapshot: format version {state[4:5].hex() or 'missing'}, this is version {MAGIC[4]}"
         )

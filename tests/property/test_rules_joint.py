@@ -18,6 +18,7 @@ from citynet_rules.derived import Derived
 from citynet_rules.engine import Engine
 from citynet_rules.evaluate import evaluate, named
 from citynet_rules.expression import Name, Past
+from citynet_rules.joint.join import Readings, rank_up_to
 from citynet_rules.kinds import KINDS, limit, stale
 from citynet_rules.kinds.kind import UNUSABLE
 from citynet_rules.kinds.limit import Limits
@@ -435,3 +436,24 @@ def test_the_oracle_agrees_on_dense_streams(check: Any, seed: int) -> None:
         of = str(draw.choice(["gw-1", "gw-2", "b-1", ""]))
         ops.insert(place, Mark(of, rows[place].time_us - int(draw.integers(0, 40)) * 1_000_000))
     check(ops, set(draw.integers(0, 408, 60).tolist()))
+
+
+MOMENTS = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(0, 1), st.integers(-5, 5), st.sampled_from([1, 1 << 59])), max_size=30
+)
+
+
+@law
+@given(MOMENTS, st.integers(0, 1))
+def test_how_much_of_a_past_has_been(moments: list[tuple[int, int, int, int]], role: int) -> None:
+    """Counted one by one, at times that lie close together and at such as one number cannot hold with their object."""
+    kept = sorted({(owner, of, near * scale) for owner, of, near, scale in moments[::2]})
+    asked = [(owner, near * scale) for owner, _, near, scale in moments[1::2]]
+    owner, of, time_us = (np.array([row[k] for row in kept], np.int64) for k in range(3))
+    rows = Readings(owner.astype(np.int32), of.astype(np.int32), time_us, time_us * 1.0, np.zeros(len(kept), np.uint8))
+    objects, moment_us = (np.array([query[k] for query in asked], np.int64) for k in range(2))
+    position, start, now = rank_up_to(rows, role, objects.astype(np.int32), moment_us)
+    own = [(row[0], row[2]) for row in kept if row[1] == role]
+    assert position.tolist() == [n for n, row in enumerate(kept) if row[1] == role]
+    assert start.tolist() == [sum(one[0] < query[0] for one in own) for query in asked]
+    assert now.tolist() == [sum(one <= query for one in own) for query in asked]

@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from citynet_rules.engine import SeriesInfo, Transition
-from citynet_rules.kinds.spectrum import SpectrumMachine, amplitudes, look, mean_squares
+from citynet_rules.group import Group
+from citynet_rules.kinds import KINDS
+from citynet_rules.kinds.kind import Segments
+from citynet_rules.kinds.spectrum import STATE, SpectrumMachine, amplitudes, look, mean_squares
 from citynet_rules.spec import RuleSet
 
 from .rules_streams import SECOND, Reading, apply, engine, feed, keys, law, rule
@@ -187,3 +190,28 @@ def test_the_kernel_is_the_machine(chunks: list[tuple[int, float, int]], cuts: s
     assert sorted(map(plain, got), key=repr) == sorted(expected, key=repr)
     assert keys(got) == keys(again)
     assert whole.snapshot() == cut.snapshot()
+
+
+STEPS_MS = st.lists(st.sampled_from([20, 20, 20, 20, 17, 30, 10_000]), min_size=1, max_size=60)
+
+
+@law
+@given(STEPS_MS, st.sets(st.integers(1, 59), max_size=6))
+def test_torn_windows_leave_the_row_of_the_machine(steps_ms: list[int], cuts: set[int]) -> None:
+    """To the last byte: a snapshot must not tell how the input was cut."""
+    small = SHIFT.model_copy(update={"samples": 8, "learn_windows": 3, "low_hz": 6.25, "high_hz": 25.0, "rms_min": 0.0})
+    group, machine = Group(KINDS["spectrum"], [small]), SpectrumMachine(small)
+    group.add(np.zeros(1, np.int32), np.zeros(1, np.int64), np.ones(1, np.int32))
+    state, time_us = machine.initial(), np.cumsum(steps_ms) * 1000
+    value = 100 * np.sin(np.arange(len(time_us)) * 0.9) + 3
+    for part in np.split(np.arange(len(time_us)), sorted(cuts)):
+        for k in part.tolist():
+            state, _ = machine.step(state, int(time_us[k]), float(value[k]), 0)
+        if len(part):
+            none, edges = np.zeros(len(part), np.uint8), (np.zeros(1, np.int64), np.full(1, len(part)))
+            before = (np.zeros(1, np.int64), np.zeros(1))
+            group.kernel.feed(
+                group.pairs,
+                Segments(np.zeros(1, np.int64), *edges, *before, time_us[part], value[part], none, None, none),
+            )
+        assert group.pairs.state[0].tobytes() == np.array([machine.pack(state)], STATE)[0].tobytes()

@@ -14,6 +14,7 @@ import pytest
 from citynet.batch import SeriesBatch
 from citynet.errors import CitynetError
 from citynet.quality import LATE, TEST
+from citynet_rules import sparse
 from citynet_rules.engine import Engine, Part, SeriesInfo, Transition
 from citynet_rules.kinds import KINDS
 from citynet_rules.kinds.limit import STATE as LIMIT_STATE
@@ -461,7 +462,10 @@ def test_a_pair_as_it_was_made_takes_no_room_and_is_restored_as_such() -> None:
     assert limits.state == b""
     assert limits.fresh == bytes([1]) * (len(limits.rule) // 4)
     (moved,) = (table for table in decode(alarmed.snapshot()).tables if table.kind == "limit")
-    assert len(moved.state) == moved.fresh.count(0) * LIMIT_STATE.itemsize == LIMIT_STATE.itemsize
+    assert moved.fresh.count(0) == 1
+    assert 0 < len(moved.state) < LIMIT_STATE.itemsize
+    ((_, (row,)),) = sparse.unpack(moved.state, 1, LIMIT_STATE)
+    assert row["raised_us"] > 0
     for first, second, found in ((calm, alarmed, []), (alarmed, calm, ["gas-ch4-void"])):
         restored = engine()
         restored.restore_parts([Part(first.snapshot()), Part(second.snapshot())])
@@ -469,13 +473,16 @@ def test_a_pair_as_it_was_made_takes_no_room_and_is_restored_as_such() -> None:
 
 
 def test_a_snapshot_with_every_row_is_read_too() -> None:
-    """As it was written before pairs were left out."""
+    """As it was written before pairs and zeros were left out."""
     alarmed = engine()
     alarmed.feed(leak())
     found = decode(alarmed.snapshot())
-    whole = [msgspec.structs.replace(table, state=_all_rows(alarmed, table), fresh=b"") for table in found.tables]
+    whole = [
+        msgspec.structs.replace(table, state=_all_rows(alarmed, table), fresh=b"", is_sparse=False)
+        for table in found.tables
+    ]
     restored = engine()
-    restored.restore(encode(msgspec.structs.replace(found, tables=whole)))
+    restored.restore(b"CNRS\x01" + encode(msgspec.structs.replace(found, tables=whole))[5:])
     assert restored.snapshot() == alarmed.snapshot()
     damaged = [msgspec.structs.replace(table, fresh=table.fresh[:-1]) for table in found.tables]
     with pytest.raises(CitynetError, match="differ in length"):
@@ -487,3 +494,20 @@ def _all_rows(of: Engine, table: KindTable) -> bytes:
     ((group, ids),) = ((group, ids) for group, ids in of._tables() if group.name == table.kind)
     series = ids[group.pairs.slot]
     return group.pairs.state[np.lexsort((series, group.pairs.rule))].tobytes()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_states_without_their_zeros(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Rows that fill no whole words, in pieces of two rows; what is cut off or too long is found."""
+    monkeypatch.setattr(sparse, "PIECE_BYTES", 30)
+    layout = np.dtype([("a", "<i4"), ("b", "<f8"), ("c", "u1")])
+    rows = np.zeros(count, layout)
+    rows["a"][::2], rows["b"][1::3], rows["c"][-1:] = 5, -0.0, 9
+    state = sparse.pack(lambda piece: rows[piece], count, layout.itemsize)
+    found = [row.tobytes() for _, part in sparse.unpack(state, count, layout) for row in part]
+    assert found == [row.tobytes() for row in rows]
+    assert sparse.fits(state, count, layout)
+    for damaged in [state + b"x", *([state[:-1], state[1:], b""] if count else [])]:
+        assert not sparse.fits(damaged, count, layout)
+    with pytest.raises(ValueError, match="bytes, not"):
+        list(sparse.unpack(state + b"x", count, layout))

@@ -1,6 +1,7 @@
-"""Readings out of a binary COPY of arrays: rows (series, quality, times, values), each a series' readings of one quality.
+"""Readings out of a binary COPY: rows (series, quality, times, values), each a series' readings of one quality, whose times and
+values are bytes, eight a reading and big-endian as the protocol has them.
 
-The arrays are taken by numpy as they lie in the bytes; what is done in Python is done once a row, not once a reading.
+They are taken by numpy as they lie there; what is done in Python is done once a row, not once a reading.
 """
 
 from __future__ import annotations
@@ -9,16 +10,14 @@ import struct
 
 import numpy as np
 
-from citynet.batch import I64, Bools, SeriesBatch
+from citynet.batch import F64, I64, Bools, SeriesBatch
 from citynet.errors import CitynetError
 from citynet.quality import LATE
 from citynet_ingest.copybody import HEADER, POSTGRES_EPOCH_US, TRAILER
 
-_HEAD = struct.Struct(">hiiihi")  # fields, size and series, size and quality, size of the first array
-_ARRAY = struct.Struct(">iiiii")  # dimensions, has nulls, type, length, lower bound
+_HEAD = struct.Struct(">hiiihi")  # fields, size and series, size and quality, size of the times
 _SIZE = struct.Struct(">i")
-_TIME = np.dtype([("size", ">i4"), ("cell", ">i8")])
-_VALUE = np.dtype([("size", ">i4"), ("cell", ">f8")])
+_CELL = 8
 
 
 def readings_of(body: bytes | bytearray) -> SeriesBatch:
@@ -31,35 +30,34 @@ def readings_of(body: bytes | bytearray) -> SeriesBatch:
         raise CitynetError("COPY from the database: header or end is missing")
     series: list[int] = []
     quality: list[int] = []
-    count: list[int] = []
-    times, values = [], []
+    size: list[int] = []
+    at: list[int] = []  # where the times begin
     place, end = len(HEADER), len(body) - len(TRAILER)
     while place < end:
-        fields, _, ident, _, code, size = _HEAD.unpack_from(body, place)
+        fields, _, ident, _, code, length = _HEAD.unpack_from(body, place)
         place += _HEAD.size
-        dimensions, nulls, _, length, _ = _ARRAY.unpack_from(body, place)
-        if fields != 4 or dimensions != 1 or nulls or size != _ARRAY.size + length * _TIME.itemsize:
-            raise CitynetError(f"COPY from the database: byte {place} is not an array of times")
-        after = place + size + _SIZE.size + _ARRAY.size
+        after = place + length
+        if fields != 4 or length <= 0 or length % _CELL or _SIZE.unpack_from(body, after)[0] != length:
+            raise CitynetError(f"COPY from the database: byte {place} does not begin times with their values")
         if not code & LATE:
             series.append(ident)
             quality.append(code)
-            count.append(length)
-            times.append(np.frombuffer(body, _TIME, length, place + _ARRAY.size)["cell"])
-            values.append(np.frombuffer(body, _VALUE, length, after)["cell"])
-        place = after + length * _VALUE.itemsize
+            size.append(length)
+            at.append(place)
+        place = after + _SIZE.size + length
     if not series:
         return SeriesBatch.empty()
-    order = sorted(range(len(series)), key=series.__getitem__)
-    lengths = np.array(count, np.int64)[order]
-    return _ordered(
-        SeriesBatch(
-            np.repeat(np.array(series, np.int32)[order], lengths),
-            np.concatenate([times[k] for k in order]).astype(np.int64) + POSTGRES_EPOCH_US,
-            np.concatenate([values[k] for k in order]).astype(np.float64),
-            np.repeat(np.array(quality, np.uint8)[order], lengths),
-        )
-    )
+    order = np.argsort(np.array(series), kind="stable").tolist()
+    view = memoryview(body)
+    times = b"".join([view[at[k] : at[k] + size[k]] for k in order])
+    values = b"".join([view[at[k] + size[k] + _SIZE.size : at[k] + 2 * size[k] + _SIZE.size] for k in order])
+    view.release()
+    time_us: I64 = np.frombuffer(times, ">i8").astype(np.int64)
+    time_us += POSTGRES_EPOCH_US
+    value: F64 = np.frombuffer(values, ">f8").astype(np.float64)
+    count = np.array(size, np.int64)[order] // _CELL
+    ids, codes = np.array(series, np.int32)[order], np.array(quality, np.uint8)[order]
+    return _ordered(SeriesBatch(np.repeat(ids, count), time_us, value, np.repeat(codes, count)))
 
 
 def _ordered(batch: SeriesBatch) -> SeriesBatch:

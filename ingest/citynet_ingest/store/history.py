@@ -25,11 +25,11 @@ from citynet_rules.proof.alerts import Alert
 from citynet_rules.proof.history import Block, Span
 
 Connection = psycopg.Connection[tuple[object, ...]]
-READINGS_MAX = 3_000_000  # wanted in a block; 100 bytes each while it is read
+READINGS_MAX = 1_500_000  # wanted in a block; 70 bytes each while it is read
 STEP_US = 3_600_000_000  # the engine is fed an hour at a time, or a block where that is shorter
 _BLOCK_US = (1_000_000, 12 * STEP_US)  # shortest and longest
-_FIRST_US = 600_000_000
-_READING_BYTES = 24  # on the wire: a time and a value, each with its size
+_FIRST_US = 120_000_000
+_READING_BYTES = 16  # on the wire: a time and a value
 _UNIX = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 

@@ -31,6 +31,7 @@ from citynet_rules.transition import NONE_US
 
 WAITING_MAX = 4096
 PAST_MAX = 4096
+_KEY_MAX = 1 << 62  # object and time as one number
 _LINK = np.dtype([("object", "<i4")])
 
 
@@ -285,10 +286,23 @@ def rank_up_to(rows: Readings, role: int, objects: I32, time_us: I64) -> tuple[I
     """
     position = np.flatnonzero(rows.role == role)
     own, own_us = rows.object[position], rows.time_us[position]
-    is_query = np.concatenate([np.zeros(len(own), np.bool_), np.ones(len(objects), np.bool_)])
-    order = np.lexsort((is_query, np.concatenate([own_us, time_us]), np.concatenate([own, objects])))
-    passed = np.cumsum(~is_query[order])
-    stop = np.empty(len(order), np.int64)
-    stop[order] = passed
     start: NDArray[np.int64] = np.searchsorted(own, objects, side="left").astype(np.int64)
-    return position, start, stop[len(own) :]
+    return position, start, _passed(own, own_us, objects, time_us)
+
+
+def _passed(own: I32, own_us: I64, objects: I32, time_us: I64) -> I64:
+    """For each query, how many of `own` (by object and time) are of an object before, or of its own and not later."""
+    if not len(own):
+        return np.zeros(len(objects), np.int64)
+    oldest_us = int(own_us.min())
+    span_us = int(own_us.max()) - oldest_us + 1
+    if span_us * (int(max(own.max(), objects.max(initial=0))) + 1) >= _KEY_MAX:
+        is_query = np.repeat([False, True], [len(own), len(objects)])
+        order = np.lexsort((is_query, np.concatenate([own_us, time_us]), np.concatenate([own, objects])))
+        passed = np.empty(len(order), np.int64)
+        passed[order] = np.cumsum(~is_query[order])
+        return passed[len(own) :]
+    key = own * np.int64(span_us) + (own_us - oldest_us)
+    asked = objects * np.int64(span_us) + np.clip(time_us - oldest_us, -1, span_us - 1)
+    found: I64 = np.searchsorted(key, asked, side="right").astype(np.int64)
+    return found

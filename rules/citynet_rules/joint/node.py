@@ -7,6 +7,7 @@ node; a node that has found the members of an object answers with the line it ma
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -53,10 +54,12 @@ class Made(NamedTuple):
 
 
 class Node(ABC):
-    """One definition. `out` is the slot of the series it makes, by object."""
+    """One definition. `out` is the slot of the series it makes, by object; `metrics` are those of its members: other lines
+    need not be offered."""
 
-    def __init__(self, name: str, fingerprint: str, rule: str, join: Join) -> None:
+    def __init__(self, name: str, fingerprint: str, rule: str, join: Join, metrics: Iterable[str]) -> None:
         self.name = name
+        self.metrics = frozenset(metrics)
         self.fingerprint = fingerprint
         self.rule = rule
         self.join = join
@@ -107,7 +110,8 @@ class DeriveNode(Node):
         past_us = [max(windows, default=0) for windows in pasts]
         count = len(self._names)
         join = Join(count, count, microseconds(derived.wait_s), past_us)
-        super().__init__(f"derived {derived.name}", derived.fingerprint, "", join)
+        metrics = {operand.metric for operand in derived.operands.values()}
+        super().__init__(f"derived {derived.name}", derived.fingerprint, "", join, metrics)
         self._units = [unit.parse(operand.unit) for operand in derived.operands.values()]
         self._age_us = [microseconds(operand.max_age_s) for operand in derived.operands.values()]
         self._roles: dict[str, list[int]] = {}
@@ -198,7 +202,8 @@ class GateNode(Node):
         roles = 1 + len(rule.when)
         wait_us = microseconds(rule.when_wait_s) if waits else NEVER_US
         join = Join(roles, roles, wait_us, as_is=frozenset({0}))
-        super().__init__(f"when {rule.id}", rule.fingerprint, rule.id, join)
+        metrics = {rule.metric, *(metric for metric in self._watched if metric is not None)}
+        super().__init__(f"when {rule.id}", rule.fingerprint, rule.id, join, metrics)
         self._seen: list[dict[str, Line]] = [{} for _ in rule.when]
         self._objects: dict[str, int] = {}
         self._primary: Line | None = None
@@ -263,7 +268,8 @@ class ScoreNode(Node):
         roles = max(len(members) for members in front.objects.values())
         memory = front.memory if isinstance(front, Learner) else ()
         join = Join(roles, front.channels(roles), front.wait_us, memory=memory)
-        super().__init__(f"score {rule.id}", rule.fingerprint, rule.id, join)
+        metrics = {metric for members in front.objects.values() for _, metric in members}
+        super().__init__(f"score {rule.id}", rule.fingerprint, rule.id, join, metrics)
         self._rule, self._front = rule, front
         self._wanted: dict[tuple[str, str], list[tuple[str, int]]] = {}
         for name, members in front.objects.items():

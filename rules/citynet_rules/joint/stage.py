@@ -57,6 +57,10 @@ class Stage:
         gates = [_gate(rule) for rule in rules if rule.when]
         witnesses = [WitnessNode(rule, near.get(rule.metric, {})) for rule in rules if isinstance(rule, WitnessRule)]
         self.nodes: list[Node] = [*map(DeriveNode, derived), *scores, *witnesses, *gates]
+        self._takers: dict[str, list[tuple[int, Node]]] = defaultdict(list)  # by metric
+        for number, node in enumerate(self.nodes):
+            for metric in node.metrics:
+                self._takers[metric].append((number, node))
         by_kind: dict[str, list[Rule]] = defaultdict(list)
         for rule in rules:
             by_kind[rule.kind].append(rule)
@@ -67,6 +71,7 @@ class Stage:
                 if rule.metric in basis:
                     facts["derived"] = basis[rule.metric]
         self._gated = frozenset(rule.id for rule in rules if rule.when)
+        self._alone = self._gated | {rule.id for rule in rules if _is_over_several(rule)}
         self.info: list[SeriesInfo] = []
         self._witnessed: dict[int, list[tuple[WitnessNode, int]]] = {}
         self._lines: dict[tuple[str, int], tuple[Node, int]] = {}
@@ -81,7 +86,7 @@ class Stage:
 
     def _offer(self, line: Line) -> list[Line]:
         found = []
-        for number, node in enumerate(self.nodes):
+        for number, node in self._takers.get(line.info.metric, ()):
             info = node.offer(line)
             if info is not None:
                 is_gate = isinstance(node, GateNode)
@@ -111,7 +116,7 @@ class Stage:
 
     def _own(self, rule: Rule) -> bool:
         """Whether a node makes a series for this rule alone."""
-        return rule.id in self._gated or _is_over_several(rule)
+        return rule.id in self._alone
 
     # --- readings and time ---
 

@@ -32,7 +32,9 @@ class WitnessNode(Node):
         self._roles = 1 + self._besides + max((len(of) for of in self._near.values()), default=0)
         join = Join(self._roles, 4 * self._roles, microseconds(rule.wait_s), every_us=microseconds(rule.every_s))
         named = repr([rule.fingerprint, sorted((name, tuple(of)) for name, of in self._near.items())])
-        super().__init__(f"witness {rule.id}", blake2b(named.encode(), digest_size=16).hexdigest(), rule.id, join)
+        fingerprint = blake2b(named.encode(), digest_size=16).hexdigest()
+        metrics = {rule.metric, *(each.metric for each in rule.beside)}
+        super().__init__(f"witness {rule.id}", fingerprint, rule.id, join, metrics)
         self.hold_us = microseconds(rule.hold_s)
         self._lines: dict[tuple[str, str], Line] = {}
         self._objects: dict[str, int] = {}

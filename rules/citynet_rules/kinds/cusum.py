@@ -124,6 +124,7 @@ class CusumKernel(RankKernel[CusumState]):
     columns: ClassVar[tuple[str, ...]] = (
         "n", "begin_us", "newest_us", "mean", "squares", "sigma", "hi", "lo", "low", "high", "latched",
     )  # fmt: skip
+    settings: ClassVar[tuple[str, ...]] = ("_k", "_cap", "_up", "_down", "_gap_us")
 
     def __init__(self, rules: Sequence[CusumRule]) -> None:
         machines = [CusumMachine(rule) for rule in rules]
@@ -146,14 +147,14 @@ class CusumKernel(RankKernel[CusumState]):
         return moved
 
     def _sum(self, columns: Columns, rule: I32, time_us: I64, value: F64, where: Bools) -> Bools:
-        hi, lo, k, cap = columns["hi"], columns["lo"], self._k[rule], self._cap[rule]
-        gap = where & (columns["latched"] == 0) & (time_us - columns["newest_us"] > self._gap_us[rule])
+        hi, lo, k, cap = columns["hi"], columns["lo"], columns["_k"], columns["_cap"]
+        gap = where & (columns["latched"] == 0) & (time_us - columns["newest_us"] > columns["_gap_us"])
         hi[gap] = 0.0
         lo[gap] = 0.0
         z = (value - columns["mean"]) / columns["sigma"]
         np.copyto(hi, np.minimum(np.maximum(0.0, hi + z - k), cap), where=where)
         np.copyto(lo, np.minimum(np.maximum(0.0, lo - z - k), cap), where=where)
-        score = np.maximum(np.where(self._up[rule], hi, 0.0), np.where(self._down[rule], lo, 0.0))
+        score = np.maximum(np.where(columns["_up"], hi, 0.0), np.where(columns["_down"], lo, 0.0))
         moved: Bools = where & ~((columns["low"] <= score) & (score < columns["high"]))
         return moved
 

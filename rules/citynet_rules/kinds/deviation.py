@@ -105,6 +105,7 @@ class DeviationKernel(RankKernel[DeviationState]):
     """All deviation rules at once."""
 
     columns: ClassVar[tuple[str, ...]] = ("n", "mean", "spread", "low", "high", "latched")
+    settings: ClassVar[tuple[str, ...]] = ("_alpha", "_learn_count", "_sigma_min", "_clip", "_sign", "_either", "_hold")
 
     def __init__(self, rules: Sequence[DeviationRule]) -> None:
         super().__init__([DeviationMachine(rule) for rule in rules], STATE)
@@ -120,20 +121,20 @@ class DeviationKernel(RankKernel[DeviationState]):
         n, mean, spread = columns["n"], columns["mean"], columns["spread"]
         first = n == 0
         away = np.where(first, 0.0, value - mean)
-        learned = n >= self._learn_count[rule]
-        sigma = np.maximum(SIGMA_OF_MEAN_DEVIATION * spread, self._sigma_min[rule])
+        learned = n >= columns["_learn_count"]
+        sigma = np.maximum(SIGMA_OF_MEAN_DEVIATION * spread, columns["_sigma_min"])
         graded = learned & (sigma > 0)
         z = away / sigma
-        score = np.where(self._either[rule], np.abs(z), self._sign[rule] * z)
+        score = np.where(columns["_either"], np.abs(z), columns["_sign"] * z)
         moved: Bools = graded & ~((columns["low"] <= score) & (score < columns["high"])) | ~np.isfinite(away)
-        bound = self._clip[rule] * sigma
+        bound = columns["_clip"] * sigma
         away = np.where(graded, np.minimum(np.maximum(away, -bound), bound), away)
-        alpha = np.where(learned, self._alpha[rule], np.maximum(self._alpha[rule], 1 / (n + 1)))
-        goes = ~first & ~(self._hold[rule] & (columns["latched"] > 0))
+        alpha = np.where(learned, columns["_alpha"], np.maximum(columns["_alpha"], 1 / (n + 1)))
+        goes = ~first & ~(columns["_hold"] & (columns["latched"] > 0))
         np.add(spread, alpha * (np.abs(away) - spread), out=spread, where=goes)
         np.add(mean, alpha * away, out=mean, where=goes)
         np.copyto(mean, value, where=first)
-        np.copyto(n, np.minimum(n + 1, self._learn_count[rule]), where=first | goes)
+        np.copyto(n, np.minimum(n + 1, columns["_learn_count"]), where=first | goes)
         return moved
 
 

@@ -171,9 +171,9 @@ def _largest_change(readings: Readings) -> F64:
     found = np.zeros(len(readings.start))
     many = np.flatnonzero(readings.stop - readings.start > 1)
     if len(many):
-        change = np.abs(np.diff(readings.value))
-        edges = np.column_stack([readings.start[many], readings.stop[many] - 1]).ravel()
-        found[many] = np.maximum.reduceat(np.append(change, 0.0), edges)[::2]
+        change = np.append(np.abs(np.diff(readings.value)), 0.0)
+        change[readings.stop[readings.stop > readings.start] - 1] = 0.0  # from one series to the next
+        found[many] = np.maximum.reduceat(change, readings.start[many])
     return found
 
 

@@ -83,6 +83,7 @@ class RateKernel(RankKernel[RateState]):
     """All rate rules at once."""
 
     columns: ClassVar[tuple[str, ...]] = ("anchor_us", "anchor", "low", "high")
+    settings: ClassVar[tuple[str, ...]] = ("_per_us", "_over_us", "_gap_us", "_sign", "_either")
 
     def __init__(self, rules: Sequence[RateRule]) -> None:
         machines = [RateMachine(rule) for rule in rules]
@@ -96,10 +97,10 @@ class RateKernel(RankKernel[RateState]):
     def glide(self, columns: Columns, rule: I32, time_us: I64, value: F64) -> Bools:
         anchor_us, anchor = columns["anchor_us"], columns["anchor"]
         past_us = time_us - anchor_us
-        known = (anchor_us != NONE_US) & (past_us <= self._gap_us[rule])
-        early = known & (past_us < self._over_us[rule])
-        rate = (value - anchor) / (past_us / self._per_us[rule])
-        score = np.where(self._either[rule], np.abs(rate), self._sign[rule] * rate)
+        known = (anchor_us != NONE_US) & (past_us <= columns["_gap_us"])
+        early = known & (past_us < columns["_over_us"])
+        rate = (value - anchor) / (past_us / columns["_per_us"])
+        score = np.where(columns["_either"], np.abs(rate), columns["_sign"] * rate)
         outside = ~((columns["low"] <= score) & (score < columns["high"]))
         np.copyto(anchor_us, time_us, where=~early)
         np.copyto(anchor, value, where=~early)

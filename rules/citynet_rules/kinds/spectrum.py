@@ -260,8 +260,8 @@ class SpectrumMachine:
 
 
 class SpectrumKernel:
-    """All spectrum rules at once: samples that only fill their windows are put there together, pairs whose window is full or
-    broken are taken one by one, in pieces of windows."""
+    """All spectrum rules at once: samples that only fill their windows, or break them, are put there together, pairs with a
+    full window are taken one by one, in pieces of windows."""
 
     def __init__(self, rules: Sequence[SpectrumRule]) -> None:
         self._machines = [SpectrumMachine(rule) for rule in rules]
@@ -292,7 +292,7 @@ class SpectrumKernel:
         return events
 
     def _filled(self, pairs: Pairs, pair: I64, readings: Readings, position: I64) -> Bools:
-        """Put the samples of pairs whose window goes on without being full into it; which pairs these are."""
+        """Take the samples of pairs that fill no window with them, giving up what is torn; which pairs these are."""
         state, rule = pairs.state, pairs.rule[pair]
         start, count = readings.start[position], (readings.stop - readings.start)[position]
         of = np.repeat(np.arange(len(pair)), count)
@@ -302,14 +302,30 @@ class SpectrumKernel:
         since_us = time_us - np.where(rank > 0, readings.time_us[row - (rank > 0)], state["newest_us"][pair][of])
         torn = (since_us < self._nearest_us[rule][of]) | (since_us > self._farthest_us[rule][of])
         torn &= (rank > 0) | (fill[of] > 0)
-        calm: Bools = (fill + count < self._size[rule]) & (np.bincount(of, torn, len(pair)) == 0)
-        kept = calm[of]
-        state["samples"][pair[of[kept]], fill[of[kept]] + rank[kept]] = readings.value[row[kept]]
-        fresh = calm & (fill == 0)
-        state["begin_us"][pair[fresh]] = readings.time_us[start[fresh]]
-        state["newest_us"][pair[calm]] = readings.time_us[start[calm] + count[calm] - 1]
-        state["fill"][pair[calm]] += count[calm]
+        calm = self._short(rule, fill, of, rank, torn)
+        from_rank = np.zeros(len(pair), np.int64)  # where the window begins that is under way at the end
+        from_rank[of[torn]] = rank[torn]  # of several the last
+        begins = calm & ((np.bincount(of, torn, len(pair)) > 0) | (fill == 0))
+        if (gone := begins & (fill > 0)).any():
+            state["samples"][pair[gone], : fill[gone].max()] = 0
+        state["broken"][pair[calm]] += np.bincount(of, torn, len(pair))[calm].astype(np.int64)
+        before = np.where(begins, 0, fill)
+        kept = calm[of] & (rank >= from_rank[of])
+        into = before[of[kept]] + (rank - from_rank[of])[kept]
+        state["samples"][pair[of[kept]], into] = readings.value[row[kept]]
+        state["begin_us"][pair[begins]] = readings.time_us[(start + from_rank)[begins]]
+        state["newest_us"][pair[calm]] = readings.time_us[(start + count - 1)[calm]]
+        state["fill"][pair[calm]] = (before + count - from_rank)[calm]
         return calm
+
+    def _short(self, rule: I32, fill: I64, of: I64, rank: I64, torn: Bools) -> Bools:
+        """Of which pairs no run of samples, the first with what was there, is a whole window."""
+        first = np.flatnonzero(torn | (rank == 0))
+        length = np.diff(first, append=len(of))
+        length += np.where(torn[first], 0, fill[of[first]] * (rank[first] == 0))
+        short: Bools = np.ones(len(rule), np.bool_)
+        short[of[first[length >= self._size[rule[of[first]]]]]] = False
+        return short
 
     def _take(self, pairs: Pairs, pair: int, time_us: I64, value: F64) -> list[Event]:
         """The samples of one pair, window by window."""

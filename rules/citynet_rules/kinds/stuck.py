@@ -125,6 +125,7 @@ class StuckKernel(RankKernel[StuckState]):
     """All stuck rules at once. A pair is walked when it raises or clears; one that stays stuck glides."""
 
     columns: ClassVar[tuple[str, ...]] = ("first_us", "first", "last_us", "seen", "raised_us")
+    settings: ClassVar[tuple[str, ...]] = ("_for_us", "_gap_us", "_count_min", "_tolerance")
 
     def __init__(self, rules: Sequence[StuckRule]) -> None:
         machines = [StuckMachine(rule) for rule in rules]
@@ -138,13 +139,13 @@ class StuckKernel(RankKernel[StuckState]):
         first_us, last_us, seen = columns["first_us"], columns["last_us"], columns["seen"]
         open_ = columns["raised_us"] != NONE_US
         unknown = first_us == NONE_US
-        changed = np.abs(value - columns["first"]) > self._tolerance[rule]
-        begins = unknown | changed | (~open_ & (time_us - last_us > self._gap_us[rule]))
+        changed = np.abs(value - columns["first"]) > columns["_tolerance"]
+        begins = unknown | changed | (~open_ & (time_us - last_us > columns["_gap_us"]))
         np.copyto(first_us, time_us, where=begins)
         np.copyto(columns["first"], value, where=begins)
         last_us[:] = time_us
-        seen[:] = np.where(begins, 1, np.minimum(seen + 1, self._count_min[rule]))
-        raises = ~begins & (seen >= self._count_min[rule]) & (time_us - first_us >= self._for_us[rule])
+        seen[:] = np.where(begins, 1, np.minimum(seen + 1, columns["_count_min"]))
+        raises = ~begins & (seen >= columns["_count_min"]) & (time_us - first_us >= columns["_for_us"])
         moved: Bools = np.where(open_, changed, raises)
         return moved
 

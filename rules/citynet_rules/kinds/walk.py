@@ -135,9 +135,11 @@ class WalkKernel(ABC, Generic[S]):
 
 
 class RankKernel(WalkKernel[S]):
-    """Glides rank by rank over the usable readings. `columns` names the columns of state that a glide reads or sets."""
+    """Glides rank by rank over the usable readings. `columns` names the columns of state that a glide reads or sets,
+    `settings` the kernel's attributes with an entry a rule that it reads: a glide gets either by pair."""
 
     columns: ClassVar[tuple[str, ...]]
+    settings: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def glide(self, columns: Columns, rule: I32, time_us: I64, value: F64) -> Bools:
@@ -153,13 +155,14 @@ class RankKernel(WalkKernel[S]):
         by = np.argsort(-count, kind="stable")  # the pairs that have a k-th reading are the first ones
         rule, state = pairs.rule[pair[by]], pairs.state
         columns = {name: state[name][pair[by]] for name in self.columns}
+        known = columns | {name: getattr(self, name)[rule] for name in self.settings}
         first = readings.start[position][by]
         live = np.searchsorted(-count[by], -np.arange(ranks), side="left")
         moved = np.zeros(len(pair), np.bool_)
         with np.errstate(all="ignore"):  # what is not finite is walked
             for rank, n in enumerate(live.tolist()):
                 row = first[:n] + rank
-                some = {name: column[:n] for name, column in columns.items()}
+                some = {name: column[:n] for name, column in known.items()}
                 moved[:n] |= self.glide(some, rule[:n], readings.time_us[row], readings.value[row])
         quiet = np.flatnonzero(~moved)
         for name, column in columns.items():
