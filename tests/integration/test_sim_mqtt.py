@@ -248,21 +248,27 @@ def test_full_device_buffer_is_written_down_as_loss(truth_path: Path, start_city
     assert (end.acked, end.lost) == (0, end.sent)
 
 
-def _sim(port: int, truth: Path, *more: str, limit_bytes: int | None = None) -> subprocess.Popen[str]:
+@contextmanager
+def _sim(port: int, truth: Path, *more: str, limit_bytes: int | None = None) -> Iterator[subprocess.Popen[str]]:
     def limits() -> None:
         if limit_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
 
     command = [sys.executable, "-m", "citynet", "sim", "run", "--broker-port", str(port), "--truth", str(truth), *more]
-    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, preexec_fn=limits)  # noqa: PLW1509
+    process = subprocess.Popen(command, text=True, stderr=subprocess.PIPE, preexec_fn=limits)  # noqa: PLW1509
+    try:
+        yield process
+    finally:  # a test that failed must not leave it to the next ones
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_stops_it_cleanly_within_3_s(
     broker: EmbeddedMosquitto, truth_path: Path, number: signal.Signals
 ) -> None:
-    with listening(broker.port) as listener:
-        process = _sim(broker.port, truth_path, "--gateways", "gw-07")
+    with listening(broker.port) as listener, _sim(broker.port, truth_path, "--gateways", "gw-07") as process:
         wait_for(lambda: len(listener.messages) > 100, "messages flow")
         with promptly(3.0):
             process.send_signal(number)
@@ -279,8 +285,7 @@ def test_signal_stops_it_cleanly_within_3_s(
 
 
 def test_broker_that_hangs_does_not_delay_the_stop(broker: EmbeddedMosquitto, truth_path: Path) -> None:
-    with listening(broker.port) as listener:
-        process = _sim(broker.port, truth_path)
+    with listening(broker.port) as listener, _sim(broker.port, truth_path) as process:
         wait_for(lambda: len(listener.messages) > 100, "messages flow")
         assert broker._process is not None
         broker._process.send_signal(signal.SIGSTOP)
@@ -305,8 +310,10 @@ def _header_bytes() -> int:
 
 
 def test_truth_that_cannot_be_written_stops_the_run(broker: EmbeddedMosquitto, truth_path: Path) -> None:
-    with listening(broker.port) as listener:
-        process = _sim(broker.port, truth_path, limit_bytes=_header_bytes() + 200_000)
+    with (
+        listening(broker.port) as listener,
+        _sim(broker.port, truth_path, limit_bytes=_header_bytes() + 100_000) as process,
+    ):
         _, words = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 1
         assert f"error: truth file {truth_path}: File too large" in words
