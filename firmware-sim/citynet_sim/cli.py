@@ -22,7 +22,7 @@ from citynet_sim import cli_load, cli_serve, export, faults, into_store, live, p
 from citynet_sim import scenario as scenarios
 from citynet_sim.catalogue import CATALOGUE
 from citynet_sim.settings import SimSettings
-from citynet_sim.staging import LIVE_HORIZON_S, simulation_of
+from citynet_sim.staging import LIVE_HORIZON_S, city_of, simulation_of
 from citynet_sim.truth import End, TruthWriter
 
 app = typer.Typer(help="Run the simulated city.", no_args_is_help=True)
@@ -39,6 +39,10 @@ ScenarioArgument = Annotated[
 ]
 StartOption = Annotated[str | None, typer.Option(help="First moment, ISO 8601 with zone; not at real-time speed.")]
 DurationOption = Annotated[float | None, typer.Option(min=0.001, help="Seconds of the city's time.")]
+InpOption = Annotated[str | None, typer.Option("--inp", help="EPANET .inp file: the water network is read from it.")]
+GeojsonOption = Annotated[
+    str | None, typer.Option("--geojson", help="GeoJSON file: districts and devices are read from it.")
+]
 GatewaysOption = Annotated[str | None, typer.Option("--gateways", help="Names of the gateways, separated by commas.")]
 
 
@@ -58,12 +62,15 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="No broker: write the readings to this file (.npz: columns), at full speed.")
     ] = None,
+    *,
     into_store: Annotated[
         bool, typer.Option("--into-store", help="No broker: readings straight into the database, at full speed.")
     ] = False,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
 ) -> None:
     """Play the city: to a broker until stopped; with --out into a file, or into the store, as long as the scenario says."""
-    flags: dict[str, Any] = {"scenario": scenario, "seed": seed, "speed": speed, "gateways": _names(gateways)}
+    flags = {**_flags(scenario, seed, gateways, inp, geojson), "speed": speed}
     flags["broker"] = {k: v for k, v in {"host": broker_host, "port": broker_port}.items() if v is not None} or None
     settings = load(SimSettings, config, flags)
     start_logging(config, "sim")
@@ -118,12 +125,14 @@ def check(
     files: Annotated[list[str], typer.Argument(help="Scenario files, or names of shipped ones.")],
     config: ConfigOption = None,
     seed: SeedOption = None,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
 ) -> None:
     """Check scenarios: every mistake is one line with file and key; exit 1 if there is any."""
     problems: list[str] = []
     for name in files:
         try:
-            simulation_of(load(SimSettings, config, {"scenario": name, "seed": seed}), 0)
+            simulation_of(load(SimSettings, config, _flags(name, seed, None, inp, geojson)), 0)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -141,9 +150,11 @@ def truth(
     start: StartOption = None,
     duration: DurationOption = None,
     as_json: JsonOption = False,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
 ) -> None:
     """Tell what goes wrong in a scenario, without playing it; with --json as the faults of its truth file, one a line."""
-    settings = load(SimSettings, config, {"scenario": scenario, "seed": seed, "gateways": _names(gateways)})
+    settings = load(SimSettings, config, _flags(scenario, seed, gateways, inp, geojson))
     t0_us, t1_us = _span_us(settings, start, duration)
     for fault in simulation_of(settings, t0_us, (t1_us - t0_us) / 1e6).faults:
         if as_json:
@@ -169,9 +180,11 @@ def describe(
     with_texture: Annotated[
         bool, typer.Option("--texture", help="Statistics of two weeks of readings; takes a while.")
     ] = False,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
 ) -> None:
     """Tell what the city consists of, and what goes wrong in it (times count from the run's start)."""
-    settings = load(SimSettings, config, {"scenario": scenario, "seed": seed, "gateways": _names(gateways)})
+    settings = load(SimSettings, config, _flags(scenario, seed, gateways, inp, geojson))
     simulation = simulation_of(settings, 0)
     facts = layout.describe(simulation.city)
     facts["messages_per_s"] = round(simulation.samples_per_s(), 2)
@@ -201,11 +214,15 @@ def describe(
 
 @app.command("map")
 @command
-def draw_map(config: ConfigOption = None, seed: SeedOption = None, gateways: GatewaysOption = None) -> None:
+def draw_map(
+    config: ConfigOption = None,
+    seed: SeedOption = None,
+    gateways: GatewaysOption = None,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
+) -> None:
     """Print the city as GeoJSON: districts, river, tunnel, streets, pipes with their direction, devices."""
-    simulation = simulation_of(
-        load(SimSettings, config, {"seed": seed, "gateways": _names(gateways), "scenario": "calm"}), 0
-    )
+    simulation = simulation_of(load(SimSettings, config, _flags("calm", seed, gateways, inp, geojson)), 0)
     print(json.dumps(topology.geojson(simulation.city, simulation.world.supply)))
 
 
@@ -238,11 +255,13 @@ def devices(
     seed: SeedOption = None,
     gateways: GatewaysOption = None,
     as_json: JsonOption = False,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
 ) -> None:
     """List the devices; with --json as registration documents, one a line."""
-    settings = load(SimSettings, config, {"seed": seed, "gateways": _names(gateways)})
+    settings = load(SimSettings, config, _flags(None, seed, gateways, inp, geojson))
     period_ms = settings.sampling.period_ms()
-    for device in layout.build(settings.seed, settings.parameters()).devices:
+    for device in city_of(settings).devices:
         if as_json:
             print(json.dumps(device.registration(period_ms[device.kind] / 1000)))
         else:
@@ -326,6 +345,15 @@ class _Progress:
         if now_s >= self._next_s:
             self._next_s = now_s + PROGRESS_S
             print(f"{100 * share:.0f} %, {count} {self._what}", file=sys.stderr)
+
+
+def _flags(
+    scenario: str | None, seed: int | None, gateways: str | None, inp: str | None, geojson: str | None
+) -> dict[str, Any]:
+    """Settings from options that most commands have."""
+    files = {key: path for key, path in (("inp", inp), ("geojson", geojson)) if path is not None}
+    city = {"files": files} if files else None
+    return {"scenario": scenario, "seed": seed, "gateways": _names(gateways), "city": city}
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from citynet.runtime.settings import BrokerEndpoint, Table, table_config
 from citynet_sim.city import DEVICES_PER_KIND_MAX, CityParameters
+from citynet_sim.city_files import CityFiles
 from citynet_sim.kinds import KINDS
 from citynet_sim.weather import CLIMATES
 
@@ -24,6 +25,8 @@ class CitySettings(BaseModel, extra="forbid", frozen=True):
     devices: dict[str, Count] = Field(default={}, description="number of devices by kind, such as gas-well = 6")
     lon_center_deg: float = Field(default=116.0, ge=-180.0, le=180.0, description="longitude of the city's centre")
     lat_center_deg: float = Field(default=30.5, ge=-80.0, le=80.0, description="latitude of the city's centre")
+
+    files: CityFiles | None = Field(default=None, description="files that the city is read from instead")
 
     @field_validator("devices")
     @classmethod
@@ -96,4 +99,4 @@ class SimSettings(Table):
 
     def parameters(self) -> CityParameters:
         """What the city is generated from."""
-        return CityParameters(**self.city.model_dump(), gateways=tuple(self.gateways))
+        return CityParameters(**self.city.model_dump(exclude={"files"}), gateways=tuple(self.gateways))
