@@ -100,3 +100,12 @@ class SimSettings(Table):
     def parameters(self) -> CityParameters:
         """What the city is generated from."""
         return CityParameters(**self.city.model_dump(exclude={"files"}), gateways=tuple(self.gateways))
+
+
+def asked(
+    scenario: str | None, seed: int | None, gateways: str | None, inp: str | None, geojson: str | None
+) -> dict[str, Any]:
+    """Settings from options that most commands have; gateways are names separated by commas."""
+    files = {key: path for key, path in (("inp", inp), ("geojson", geojson)) if path is not None}
+    names = None if gateways is None else [name.strip() for name in gateways.split(",") if name.strip()]
+    return {"scenario": scenario, "seed": seed, "gateways": names, "city": {"files": files} if files else None}

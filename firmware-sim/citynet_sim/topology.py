@@ -166,12 +166,10 @@ def geojson(city: City, supply: Supply) -> dict[str, Any]:
     return {"type": "FeatureCollection", "features": features}
 
 
-def _districts(city: City) -> list[dict[str, Any]]:
+def outlines(city: City) -> list[tuple[str, list[tuple[float, float]]]]:
+    """Districts with their outer rings in longitude and latitude."""
     if city.survey is not None and city.survey.districts:
-        return [
-            _feature("Polygon", [d.ring], {"what": "district", "name": d.id, **({"label": d.name} if d.name else {})})
-            for d in city.survey.districts
-        ]
+        return [(district.id, district.ring) for district in city.survey.districts]
     side = city.parameters.extent_m
     found = []
     for number, name in enumerate(city.districts):
@@ -179,10 +177,12 @@ def _districts(city: City) -> list[dict[str, Any]]:
         west, east = ((k / DISTRICT_COLUMNS - 0.5) * side for k in (column, column + 1))
         south, north = ((k / DISTRICT_ROWS - 0.5) * side for k in (row, row + 1))
         ring = [(west, south), (east, south), (east, north), (west, north), (west, south)]
-        found.append(
-            _feature("Polygon", [[at(city.parameters, x, y) for x, y in ring]], {"what": "district", "name": name})
-        )
+        found.append((name, [at(city.parameters, x, y) for x, y in ring]))
     return found
+
+
+def _districts(city: City) -> list[dict[str, Any]]:
+    return [_feature("Polygon", [ring], {"what": "district", "name": name}) for name, ring in outlines(city)]
 
 
 def _lines(city: City) -> list[dict[str, Any]]:

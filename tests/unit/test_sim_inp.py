@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from citynet.errors import ConfigError
-from citynet_sim import topology
+from citynet_sim import registration, topology
 from citynet_sim.city import City
 from citynet_sim.faults import Fault
 from citynet_sim.live import header
@@ -128,7 +128,7 @@ def test_what_is_measured_follows_the_documented_rule(town: City) -> None:
         "dma-0002": ("J3", "J5"),
     }
     assert survey.metering.node_of["dma-0001"] == "J1"  # behind the pump
-    assert [d.name for d in town.of_kind("pressure-point")] == ["pp-J2", "pp-J4", "pp-J5", "pp-J7"]
+    assert [d.name for d in town.of_kind("pressure-point")] == ["pp-J2", "pp-J4", "pp-J5", "pp-J6"]
     assert len(town.devices) == 7
     few = city_of(settings(survey.network.path if survey.network else "", devices={"pressure-point": 2}))
     assert [d.name for d in few.of_kind("pressure-point")] == ["pp-J2", "pp-J5"]
@@ -333,3 +333,17 @@ def test_every_mistake_of_a_geojson_file_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "bad.geojson").write_text("{")
     with pytest.raises(ConfigError, match=r"bad\.geojson: Expecting"):
         city_of(settings(geojson=tmp_path / "bad.geojson"))
+
+
+def test_a_city_from_a_file_registers_what_stands_at_its_nodes(town: City) -> None:
+    survey = town.survey
+    assert survey is not None
+    assert survey.network is not None
+    document = registration.topology_of(simulation_of(settings(survey.network.path), 0))
+    assets = {asset["asset"]: asset for asset in document["assets"]}
+    assert set(assets) == {f"wn-{name}" for name in survey.network.nodes}
+    assert assets["wn-J1"]["devices"] == ["dma-0001"]
+    assert (assets["wn-tower"]["kind"], assets["wn-tower"]["devices"]) == ("tank", [])
+    edges = document["networks"]["water"]
+    assert {edge["edge"] for edge in edges} == {f"p-{name}" for name in survey.network.links}
+    assert {edge[side] for edge in edges for side in ("from", "to")} <= set(assets)
