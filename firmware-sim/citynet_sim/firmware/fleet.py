@@ -211,7 +211,16 @@ class Runner(threading.Thread):
         if seq not in self._acked:
             self._acked.add(seq)
             self._journal.acked(self._numbers[seq])
-        return self.firmware.acked(wall_us(), seq)
+        following = self.firmware.acked(wall_us(), seq)
+        self._forget()
+        return following
+
+    def _forget(self) -> None:
+        """Numbers of what is acknowledged, of which no copy is on its way, and which the firmware will not send again."""
+        buffer, awaited = self.firmware.buffer, {row[2].seq for row in self._on_their_way}
+        for seq in [s for s in self._acked if s not in awaited and not (buffer and buffer[0].seq <= s)]:
+            self._acked.discard(seq)
+            del self._numbers[seq]
 
     def _told(self, report: Report) -> list[Reading]:
         return told(self.member.device, report, self.member.protocol)
