@@ -117,7 +117,7 @@ def header(simulation: Simulation, settings: SimSettings, start_us: int) -> dict
         "scenario": settings.scenario,
         "started_at_us": start_us,
         "speed": settings.speed,
-        "city": settings.city.model_dump(exclude_none=True),
+        "city": settings.city.model_dump(exclude={"files"}),
         "sampling": settings.sampling.model_dump(),
         "gateways": list(city.parameters.gateways),
         "devices": devices,

@@ -26,7 +26,7 @@ class CitySettings(BaseModel, extra="forbid", frozen=True):
     lon_center_deg: float = Field(default=116.0, ge=-180.0, le=180.0, description="longitude of the city's centre")
     lat_center_deg: float = Field(default=30.5, ge=-80.0, le=80.0, description="latitude of the city's centre")
 
-    files: CityFiles | None = Field(default=None, description="files that the city is read from instead")
+    files: CityFiles = Field(default_factory=CityFiles, description="files that the city is read from instead")
 
     @field_validator("devices")
     @classmethod

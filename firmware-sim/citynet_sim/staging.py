@@ -31,8 +31,8 @@ def city_of(settings: SimSettings, chosen: Scenario | None = None) -> City:
     parameters, files = settings.parameters(), settings.city.files
     if chosen is not None and chosen.file.climate is not None:
         parameters = replace(parameters, climate=chosen.file.climate)
-    if files is None and chosen is not None and chosen.file.city is not None:
+    if not files.is_given and chosen is not None and chosen.file.city is not None:
         files = chosen.file.city.beside(Path(chosen.source).parent)
-    if files is None or not (files.inp or files.geojson):
+    if not files.is_given:
         return layout.build(settings.seed, parameters)
     return surveyed.build(settings.seed, parameters, files)

@@ -89,7 +89,7 @@ def _degrees(network: inp.Network, files: CityFiles, parameters: CityParameters)
     found = {name: turn(node.x, node.y) for name, node in network.nodes.items()}
     outside = [name for name, (lon, lat) in found.items() if not (-180.0 <= lon <= 180.0 and -85.0 <= lat <= 85.0)]
     if outside:
-        hint = "; coordinates = 'local' for a plane" if files.coordinates == "wgs84" else "; see unit_m and origin_deg"
+        hint = "; coordinates = 'local' for a plane" if files.coordinates == "wgs84" else "; see unit_m and the origin"
         raise ConfigError(
             [f"{network.path}: [COORDINATES]: {len(outside)} nodes, first {outside[0]!r}, are nowhere on earth{hint}"]
         )
@@ -102,11 +102,11 @@ def _to_degrees(
     if files.coordinates == "wgs84":
         return lambda x, y: (round(x, 6), round(y, 6))
     xs, ys = [n.x for n in network.nodes.values()], [n.y for n in network.nodes.values()]
-    if files.origin_deg is None:
+    if files.origin_lon_deg is None or files.origin_lat_deg is None:
         lon0, lat0 = parameters.lon_center_deg, parameters.lat_center_deg
         x0, y0 = 0.5 * (min(xs) + max(xs)), 0.5 * (min(ys) + max(ys))
     else:
-        (lon0, lat0), x0, y0 = files.origin_deg, 0.0, 0.0
+        lon0, lat0, x0, y0 = files.origin_lon_deg, files.origin_lat_deg, 0.0, 0.0
     east = files.unit_m / (METRES_PER_DEGREE * cos(radians(lat0)))
     north = files.unit_m / METRES_PER_DEGREE
     return lambda x, y: (round(lon0 + (x - x0) * east, 6), round(lat0 + (y - y0) * north, 6))
