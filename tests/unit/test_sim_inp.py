@@ -226,6 +226,17 @@ def test_epanet_says_what_is_wrong_with_a_network(tmp_path: Path) -> None:
         city_of(SimSettings.model_validate({"city": {"files": files}}))
 
 
+def test_local_coordinates_begin_at_their_origin(town: City) -> None:
+    path = town.survey.network.path if town.survey and town.survey.network else ""
+    files = {"inp": path, "coordinates": "local", "unit_m": 2.0, "origin_lon_deg": 117.0, "origin_lat_deg": 0.0}
+    survey = city_of(SimSettings.model_validate({"city": {"population": 0, "files": files}})).survey
+    assert survey is not None
+    assert survey.nodes["J1"] == (117.0, 0.0)
+    assert survey.nodes["J2"] == pytest.approx((117.0 + 1800.0 / 111_320.0, 0.0), abs=1e-6)
+    with pytest.raises(ValueError, match="go together"):
+        SimSettings.model_validate({"city": {"files": {"origin_lon_deg": 1.0}}})
+
+
 def test_a_scenario_names_its_city_and_its_pipes(tmp_path: Path) -> None:
     """Paths in a scenario are taken from where it stands; pipes that are not there are named."""
     (tmp_path / "town.inp").write_text(NETWORK)
