@@ -33,6 +33,7 @@ from citynet_api.routes import (
     series,
     service,
     stream,
+    topology,
 )
 from citynet_api.settings import ApiSettings
 from citynet_api.telemetry import RequestMetrics
@@ -73,10 +74,12 @@ def create_app(settings: ApiSettings, conninfo: Mapping[str, Any]) -> FastAPI:
     app.state.context = parts
     errors.install(app)
     # stream before alerts: /v1/alerts/stream must not be taken for the alert "stream".
-    for module in (stream, alerts, devices, series, readings, latest, completeness, city, delivery, service):
+    for module in (stream, alerts, devices, series, readings, latest, completeness, city, topology, delivery, service):
         app.include_router(module.router)
     _serve_console(app)
-    app.add_middleware(BodyLimit, bytes_max=settings.body_bytes_max, own_bound=frozenset({devices.router.prefix}))
+    app.add_middleware(
+        BodyLimit, bytes_max=settings.body_bytes_max, own_bound=frozenset({devices.router.prefix, topology.PATH})
+    )
     app.add_middleware(RequestMetrics)
     app.add_middleware(SecurityHeaders)
     return app

@@ -193,6 +193,47 @@ class Registered(BaseModel):
     series_new: int
 
 
+class District(BaseModel):
+    """A district."""
+
+    name: str
+    label: str | None
+    outline: list[tuple[float, float]] | None = Field(description="outer ring: longitude, latitude, WGS 84")
+
+
+class Asset(BaseModel):
+    """Something that stands somewhere, with the devices at it."""
+
+    name: str
+    kind: str
+    label: str | None
+    district: str | None
+    lon: float | None = Field(description="WGS 84")
+    lat: float | None = Field(description="WGS 84")
+    devices: list[str]
+
+
+class Edge(BaseModel):
+    """What joins two assets, in the direction of flow."""
+
+    network: str
+    name: str
+    kind: str = Field(description="pipe, pump, valve ...")
+    start: str = Field(validation_alias="from", serialization_alias="from", description="the asset that it flows from")
+    end: str = Field(validation_alias="to", serialization_alias="to", description="the asset that it flows to")
+    length_m: float | None
+    line: list[tuple[float, float]] | None = Field(description="longitude, latitude, from start to end")
+
+
+class TopologyRegistered(BaseModel):
+    """What a registration of topology did."""
+
+    districts: int
+    assets: int
+    edges: int
+    edges_removed: int = Field(description="that the document no longer has in the networks it names")
+
+
 class Reading(BaseModel):
     """One reading."""
 

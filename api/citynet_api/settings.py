@@ -67,4 +67,8 @@ class ApiSettings(Table):
     )
     body_bytes_max: int = Field(65_536, ge=1024, le=1 << 24, description="largest request body, registration aside")
     registration_bytes_max: int = Field(16 << 20, ge=1024, le=1 << 28, description="largest registration document")
+    topology_bytes_max: int = Field(64 << 20, ge=1024, le=1 << 30, description="largest topology document")
+    topology_items_max: int = Field(
+        500_000, ge=1, le=5_000_000, description="most districts, assets and edges of one topology document"
+    )
     registration_devices_max: int = Field(20_000, ge=1, le=200_000, description="most devices of one registration")

@@ -7,14 +7,17 @@ changes neither places nor readings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import cos, hypot, radians
 
 from citynet.errors import ConfigError
 from citynet.ids import is_id
 from citynet_sim import places
+from citynet_sim.features import District, district_of
+from citynet_sim.inp import Network
 from citynet_sim.kinds import KINDS
+from citynet_sim.metering import Metering
 from citynet_sim.metrics import Metric
 from citynet_sim.noise import F64, uniforms
 from citynet_sim.weather import CLIMATES
@@ -59,6 +62,39 @@ def at(parameters: CityParameters, x_m: float, y_m: float) -> tuple[float, float
     return round(lon, 6), round(lat, 6)
 
 
+def metres(parameters: CityParameters, lon: float, lat: float) -> tuple[float, float]:
+    """Metres east and north of the centre: the inverse of `at`."""
+    x_m = (lon - parameters.lon_center_deg) * METRES_PER_DEGREE * cos(radians(parameters.lat_center_deg))
+    return x_m, (lat - parameters.lat_center_deg) * METRES_PER_DEGREE
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A device that a file has placed: metres around the centre; None where the file says nothing."""
+
+    kind: str
+    name: str
+    x_m: float
+    y_m: float
+    ground_m: float | None = None
+    district: str | None = None
+    gateway: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What files say of a city besides its devices: the water network with places of its nodes (longitude, latitude),
+    districts, what people call devices, manhole to manhole, and the files' SHA-256 by path."""
+
+    network: Network | None
+    metering: Metering | None
+    nodes: Mapping[str, tuple[float, float]]
+    districts: tuple[District, ...]
+    labels: Mapping[str, str]
+    drains: Mapping[str, str]
+    digests: Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """One device in the field: `x_m`, `y_m` east and north of the centre, `ground_m` height of the ground."""
@@ -94,11 +130,12 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class City:
-    """A generated city; `devices[k].index == k`."""
+    """A generated city, or one that was read from files (`survey`); `devices[k].index == k`."""
 
     seed: int
     parameters: CityParameters
     devices: tuple[Device, ...]
+    survey: Survey | None = None
 
     @property
     def series_count(self) -> int:
@@ -106,6 +143,8 @@ class City:
 
     @property
     def districts(self) -> tuple[str, ...]:
+        if self.survey is not None and self.survey.districts:
+            return tuple(district.id for district in self.survey.districts)
         return tuple(f"district-{k + 1}" for k in range(DISTRICT_COLUMNS * DISTRICT_ROWS))
 
     def of_kind(self, kind: str) -> list[Device]:
@@ -124,29 +163,36 @@ class City:
         return uniforms(self.seed, f"site/{device.name}", 0, SITE_NUMBERS)
 
 
-def build(seed: int, parameters: CityParameters) -> City:
-    """Generate the city.
+def build(seed: int, parameters: CityParameters, placed: Sequence[Spot] = (), survey: Survey | None = None) -> City:
+    """Generate the city: as many devices as the parameters count, those that files have `placed` where they are.
 
     Raises:
         ConfigError: counts or gateways outside the bounds; every mistake, one line each.
     """
     _check(parameters)
-    counts, scale = parameters.counts(), places.scale(parameters.area_km2)
-    named = [
-        (kind, f"{KINDS[kind].prefix}-{number:04d}", number)
-        for kind, count in counts.items()
-        for number in range(1, count + 1)
-    ]
-    spots = []
-    for kind, name, number in named:
-        x, y = KINDS[kind].place(seed, name, number, counts[kind])
-        spots.append((scale * x, scale * y))
-    owner = _share(spots, parameters.gateways)
+    spots = [*placed, *_invented(seed, parameters, {spot.kind for spot in placed})]
+    spots.sort(key=lambda spot: list(KINDS).index(spot.kind))  # stable: in a kind as the files have them
+    names = [spot.name for spot in spots]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ConfigError([f"device {name!r}: the files and the city have it; rename it" for name in twice])
+    owner = _share([(spot.x_m, spot.y_m) for spot in spots], parameters.gateways)
     devices = tuple(
-        _device(index, kind, name, owner[index], spots[index], parameters, seed)
-        for index, (kind, name, _) in enumerate(named)
+        _device(index, spot, spot.gateway or owner[index], parameters, seed, survey) for index, spot in enumerate(spots)
     )
-    return City(seed, parameters, devices)
+    return City(seed, parameters, devices, survey)
+
+
+def _invented(seed: int, parameters: CityParameters, known: set[str]) -> list[Spot]:
+    """Devices of the kinds that no file has, where their kind stands."""
+    found = []
+    counts, scale = parameters.counts(), places.scale(parameters.area_km2)
+    for kind, count in counts.items():
+        for number in range(1, count + 1) if kind not in known else ():
+            name = f"{KINDS[kind].prefix}-{number:04d}"
+            x, y = KINDS[kind].place(seed, name, number, count)
+            found.append(Spot(kind, name, scale * x, scale * y))
+    return found
 
 
 def _check(parameters: CityParameters) -> None:
@@ -180,22 +226,23 @@ def _share(spots: list[tuple[float, float]], gateways: tuple[str, ...]) -> dict[
 
 
 def _device(
-    index: int,
-    kind: str,
-    name: str,
-    gateway: str,
-    spot: tuple[float, float],
-    parameters: CityParameters,
-    seed: int,
+    index: int, spot: Spot, gateway: str, parameters: CityParameters, seed: int, survey: Survey | None
 ) -> Device:
-    x, y = spot
+    x, y = spot.x_m, spot.y_m
     lon, lat = at(parameters, x, y)
+    ground = spot.ground_m
+    if ground is None:  # hollows of up to 2 m
+        ground = places.ground_m(x, y) + 2.0 * float(uniforms(seed, f"ground/{spot.name}", 0, 1)[0])
+    outlines = () if survey is None else survey.districts
+    district = spot.district or (district_of((lon, lat), outlines) if outlines else _sixth(parameters, x, y))
+    return Device(index, spot.name, spot.kind, gateway, district, x, y, round(ground, 2), lon, lat)
+
+
+def _sixth(parameters: CityParameters, x: float, y: float) -> str:
+    """The district of a place in a city that is cut into six."""
     column = min(int((x / parameters.extent_m + 0.5) * DISTRICT_COLUMNS), DISTRICT_COLUMNS - 1)
     row = min(int((y / parameters.extent_m + 0.5) * DISTRICT_ROWS), DISTRICT_ROWS - 1)
-    # Hollows of up to 2 m.
-    ground = places.ground_m(x, y) + 2.0 * float(uniforms(seed, f"ground/{name}", 0, 1)[0])
-    district = f"district-{max(row, 0) * DISTRICT_COLUMNS + max(column, 0) + 1}"
-    return Device(index, name, kind, gateway, district, x, y, round(ground, 2), lon, lat)
+    return f"district-{max(row, 0) * DISTRICT_COLUMNS + max(column, 0) + 1}"
 
 
 def describe(city: City) -> dict[str, object]:
@@ -206,10 +253,10 @@ def describe(city: City) -> dict[str, object]:
     kinds = {
         kind: {
             "domain": KINDS[kind].domain,
-            "devices": count,
+            "devices": len(city.of_kind(kind)),
             "metrics": [f"{metric.name} [{metric.unit}]" for metric in KINDS[kind].metrics],
         }
-        for kind, count in city.parameters.counts().items()
+        for kind in KINDS
     }
     return {
         "seed": city.seed, "population": city.parameters.population, "climate": city.parameters.climate,

@@ -18,28 +18,29 @@ from citynet.errors import ConfigError
 from citynet.runtime.command import ConfigOption, JsonOption, command, start_logging
 from citynet.runtime.settings import load
 from citynet_sim import city as layout
-from citynet_sim import cli_load, cli_serve, export, faults, into_store, live, plots, texture, topology
+from citynet_sim import cli_load, cli_register, cli_serve, export, faults, into_store, live, plots, texture, topology
 from citynet_sim import scenario as scenarios
 from citynet_sim.catalogue import CATALOGUE
-from citynet_sim.settings import SimSettings
-from citynet_sim.staging import LIVE_HORIZON_S, simulation_of
+from citynet_sim.cli_register import GatewaysOption, GeojsonOption, InpOption, SeedOption
+from citynet_sim.settings import SimSettings, asked
+from citynet_sim.staging import LIVE_HORIZON_S, city_of, simulation_of
 from citynet_sim.truth import End, TruthWriter
 
 app = typer.Typer(help="Run the simulated city.", no_args_is_help=True)
 app.command("load")(cli_load.load)
 app.command("serve")(cli_serve.serve)
+app.command("topology")(cli_register.topology)
+app.command("register")(cli_register.register)
 
 EXPORT_START = "2026-01-01T00:00:00Z"
 LEAD_US = 3_000_000  # a live city starts three seconds from now: time to compute the first samples
 PROGRESS_S = 2.0
 
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Same seed, same city, same readings.")]
 ScenarioArgument = Annotated[
     str | None, typer.Argument(help="See `citynet sim list`, or the path of a .toml file (default: demo).")
 ]
 StartOption = Annotated[str | None, typer.Option(help="First moment, ISO 8601 with zone; not at real-time speed.")]
 DurationOption = Annotated[float | None, typer.Option(min=0.001, help="Seconds of the city's time.")]
-GatewaysOption = Annotated[str | None, typer.Option("--gateways", help="Names of the gateways, separated by commas.")]
 
 
 @app.command()
@@ -58,12 +59,15 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="No broker: write the readings to this file (.npz: columns), at full speed.")
     ] = None,
+    *,
     into_store: Annotated[
         bool, typer.Option("--into-store", help="No broker: readings straight into the database, at full speed.")
     ] = False,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
 ) -> None:
     """Play the city: to a broker until stopped; with --out into a file, or into the store, as long as the scenario says."""
-    flags: dict[str, Any] = {"scenario": scenario, "seed": seed, "speed": speed, "gateways": _names(gateways)}
+    flags = {**asked(scenario, seed, gateways, inp, geojson), "speed": speed}
     flags["broker"] = {k: v for k, v in {"host": broker_host, "port": broker_port}.items() if v is not None} or None
     settings = load(SimSettings, config, flags)
     start_logging(config, "sim")
@@ -118,12 +122,14 @@ def check(
     files: Annotated[list[str], typer.Argument(help="Scenario files, or names of shipped ones.")],
     config: ConfigOption = None,
     seed: SeedOption = None,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
 ) -> None:
     """Check scenarios: every mistake is one line with file and key; exit 1 if there is any."""
     problems: list[str] = []
     for name in files:
         try:
-            simulation_of(load(SimSettings, config, {"scenario": name, "seed": seed}), 0)
+            simulation_of(load(SimSettings, config, asked(name, seed, None, inp, geojson)), 0)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -141,9 +147,11 @@ def truth(
     start: StartOption = None,
     duration: DurationOption = None,
     as_json: JsonOption = False,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
 ) -> None:
     """Tell what goes wrong in a scenario, without playing it; with --json as the faults of its truth file, one a line."""
-    settings = load(SimSettings, config, {"scenario": scenario, "seed": seed, "gateways": _names(gateways)})
+    settings = load(SimSettings, config, asked(scenario, seed, gateways, inp, geojson))
     t0_us, t1_us = _span_us(settings, start, duration)
     for fault in simulation_of(settings, t0_us, (t1_us - t0_us) / 1e6).faults:
         if as_json:
@@ -169,9 +177,11 @@ def describe(
     with_texture: Annotated[
         bool, typer.Option("--texture", help="Statistics of two weeks of readings; takes a while.")
     ] = False,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
 ) -> None:
     """Tell what the city consists of, and what goes wrong in it (times count from the run's start)."""
-    settings = load(SimSettings, config, {"scenario": scenario, "seed": seed, "gateways": _names(gateways)})
+    settings = load(SimSettings, config, asked(scenario, seed, gateways, inp, geojson))
     simulation = simulation_of(settings, 0)
     facts = layout.describe(simulation.city)
     facts["messages_per_s"] = round(simulation.samples_per_s(), 2)
@@ -201,11 +211,15 @@ def describe(
 
 @app.command("map")
 @command
-def draw_map(config: ConfigOption = None, seed: SeedOption = None, gateways: GatewaysOption = None) -> None:
+def draw_map(
+    config: ConfigOption = None,
+    seed: SeedOption = None,
+    gateways: GatewaysOption = None,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
+) -> None:
     """Print the city as GeoJSON: districts, river, tunnel, streets, pipes with their direction, devices."""
-    simulation = simulation_of(
-        load(SimSettings, config, {"seed": seed, "gateways": _names(gateways), "scenario": "calm"}), 0
-    )
+    simulation = simulation_of(load(SimSettings, config, asked("calm", seed, gateways, inp, geojson)), 0)
     print(json.dumps(topology.geojson(simulation.city, simulation.world.supply)))
 
 
@@ -238,11 +252,13 @@ def devices(
     seed: SeedOption = None,
     gateways: GatewaysOption = None,
     as_json: JsonOption = False,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
 ) -> None:
     """List the devices; with --json as registration documents, one a line."""
-    settings = load(SimSettings, config, {"seed": seed, "gateways": _names(gateways)})
+    settings = load(SimSettings, config, asked(None, seed, gateways, inp, geojson))
     period_ms = settings.sampling.period_ms()
-    for device in layout.build(settings.seed, settings.parameters()).devices:
+    for device in city_of(settings).devices:
         if as_json:
             print(json.dumps(device.registration(period_ms[device.kind] / 1000)))
         else:
@@ -326,10 +342,6 @@ class _Progress:
         if now_s >= self._next_s:
             self._next_s = now_s + PROGRESS_S
             print(f"{100 * share:.0f} %, {count} {self._what}", file=sys.stderr)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from citynet_sim.noise import F64
 EVENT = "event"
 SENSOR = "sensor"
 TRANSPORT = "transport"
+LEAK = "leak_m3_h"  # the channel of what leaves the water network
 LAYERS = (EVENT, SENSOR, TRANSPORT)
 _RISE_CONSTANTS = 4.0  # an exponential is at 98 % after four time constants: that is called "risen"
 _FADED = 20.0  # after so many time constants nothing is left (2e-9)
@@ -29,8 +30,9 @@ class Fault:
     `channel` is what it acts upon: an input of the devices' model, a metric of a sensor, nothing for transport; `metric` is
     where it shows best. It lasts from `start_us` to `end_us` (µs since 1970); the first `rise_s` of it the effect rises, after
     its end it decays with the time constant `decay_s`. `rain_mm_h` is rain that it brings to `district` (everywhere if empty).
-    `devices` names the origin first; transport faults name `gateways`. `expected_rule` is an alert that the shipped rules
-    have to raise at every one of `devices`; without it `expected_level` is the colour that would be right, or None.
+    `devices` names the origin first; transport faults name `gateways`, a leak may name the `pipe` that breaks.
+    `expected_rule` is an alert that the shipped rules have to raise at every one of `devices`; without it `expected_level` is
+    the colour that would be right, or None.
     """
 
     id: str
@@ -51,6 +53,7 @@ class Fault:
     expected_level: str | None = None
     rain_mm_h: float = 0.0
     gateways: tuple[str, ...] = ()
+    pipe: str = ""
 
     def course(self, t_s: F64) -> F64:
         """Share of its peak at `t_s` (s since 1970), 0..1."""
@@ -85,6 +88,7 @@ class Fault:
             "district": self.district, "start_us": self.start_us, "end_us": self.end_us, "rise_s": self.rise_s,
             "decay_s": self.decay_s, "cause": self.cause, "rain_mm_h": self.rain_mm_h,
             "expected_rule": self.expected_rule, "expected_level": self.expected_level,
+            **({"pipe": self.pipe} if self.pipe else {}),
         }  # fmt: skip
 
 

@@ -21,7 +21,9 @@ from citynet_sim import catalogue
 from citynet_sim import city as layout
 from citynet_sim.catalogue import CATALOGUE, FaultKind
 from citynet_sim.city import City, Device
-from citynet_sim.faults import EVENT, SENSOR, TRANSPORT, Fault
+from citynet_sim.city_files import CityFiles
+from citynet_sim.faults import EVENT, LEAK, SENSOR, TRANSPORT, Fault
+from citynet_sim.inp import PIPE
 from citynet_sim.kinds import KINDS
 from citynet_sim.models.rhythm import DAY_S
 from citynet_sim.noise import uniforms
@@ -49,6 +51,7 @@ class _Entry(BaseModel):
     district: str | None = None
     metric: str | None = None
     gateway: str | None = None
+    pipe: str | None = Field(None, max_length=64)
     cause: str | None = Field(None, max_length=200)
     expected_level: str | None = None
 
@@ -93,6 +96,7 @@ class ScenarioFile(BaseModel, extra="forbid", frozen=True):
     start: datetime | None = None
     duration_s: float = Field(default=3600.0, gt=0.0, le=31_622_400.0)
     climate: str | None = None
+    city: CityFiles | None = None
     weather: list[FaultEntry] = Field(default_factory=list)
     fault: list[FaultEntry] = Field(default_factory=list)
     draw: list[DrawEntry] = Field(default_factory=list)
@@ -189,6 +193,10 @@ def _misplaced(entry: _Entry, kind: FaultKind, *, is_drawn: bool) -> list[tuple[
         found.append(("device", f"{kind.name!r} needs a device or a device_kind"))
     if kind.layer == EVENT and entry.device_kind not in (None, kind.device_kind):
         found.append(("device_kind", f"{kind.name!r} happens to {kind.device_kind or 'the weather'}"))
+    if entry.pipe is not None and kind.channel != LEAK:
+        found.append(("pipe", f"{kind.name!r} does not happen to a pipe"))
+    if entry.pipe is not None and (entry.device is not None or is_drawn):
+        found.append(("pipe", "says where; not together with a device, and not where faults are drawn"))
     if is_drawn and (entry.device is not None or entry.place is not None):
         found.append(("device", "what is drawn falls on every device of its kind alike"))
     return found
@@ -311,7 +319,7 @@ class _Placing:
             metric if kind.layer == SENSOR else kind.channel, metric, tuple(d.name for d in struck),
             tuple(round(peak * share, 3) for share in shares), district, start_us,
             start_us + round((rise_s + hold_s) * 1e6), max(rise_s, 1e-3), decay_s, entry.cause or kind.about,
-            kind.rule, entry.expected_level or kind.level, rain, gateways,
+            kind.rule, entry.expected_level or kind.level, rain, gateways, entry.pipe or "",
         )  # fmt: skip
 
     def _gateways(self, where: str, entry: _Entry) -> tuple[str, ...]:
@@ -332,6 +340,8 @@ class _Placing:
 
     def _struck(self, where: str, entry: _Entry, kind: FaultKind) -> list[Device]:
         """The devices that a fault touches, its origin first."""
+        if entry.pipe is not None:
+            return self._at_pipe(where, entry.pipe)
         place = entry.place or kind.where
         of_kind = entry.device_kind or kind.device_kind
         if entry.device is not None:
@@ -359,6 +369,22 @@ class _Placing:
             self._wrong(where, "metric", f"{entry.metric[:60]!r} is not measured by a {origin.kind}")
         struck = [origin, *self._city.nearest(origin, len(kind.spread) - 1)]
         return struck if len(struck) == len(kind.spread) or len(kind.spread) == 1 else struck[:1]
+
+    def _at_pipe(self, where: str, pipe: str) -> list[Device]:
+        """The meter of the district that a pipe of the network lies in."""
+        survey = self._city.survey
+        if survey is None or survey.network is None or survey.metering is None:
+            self._wrong(where, "pipe", "pipes have names only in a network from an .inp file")
+            return []
+        link = survey.network.links.get(pipe)
+        if link is None or link.kind != PIPE:
+            self._wrong(where, "pipe", f"{pipe[:60]!r} is not a pipe of {survey.network.path}")
+            return []
+        meter = survey.metering.meter_at(pipe)
+        if meter is None:
+            self._wrong(where, "pipe", f"{pipe!r} joins tanks and reservoirs only; no meter is behind it")
+            return []
+        return [self._by_name[meter]]
 
     def _wrong(self, where: str, key: str, message: str) -> None:
         self.problems.append(f"{self._source}: {where}.{key}: {message}")

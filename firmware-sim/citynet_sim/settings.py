@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from citynet.runtime.settings import BrokerEndpoint, Table, table_config
 from citynet_sim.city import DEVICES_PER_KIND_MAX, CityParameters
+from citynet_sim.city_files import CityFiles
 from citynet_sim.kinds import KINDS
 from citynet_sim.weather import CLIMATES
 
@@ -24,6 +25,8 @@ class CitySettings(BaseModel, extra="forbid", frozen=True):
     devices: dict[str, Count] = Field(default={}, description="number of devices by kind, such as gas-well = 6")
     lon_center_deg: float = Field(default=116.0, ge=-180.0, le=180.0, description="longitude of the city's centre")
     lat_center_deg: float = Field(default=30.5, ge=-80.0, le=80.0, description="latitude of the city's centre")
+
+    files: CityFiles = Field(default_factory=CityFiles, description="files that the city is read from instead")
 
     @field_validator("devices")
     @classmethod
@@ -96,4 +99,13 @@ class SimSettings(Table):
 
     def parameters(self) -> CityParameters:
         """What the city is generated from."""
-        return CityParameters(**self.city.model_dump(), gateways=tuple(self.gateways))
+        return CityParameters(**self.city.model_dump(exclude={"files"}), gateways=tuple(self.gateways))
+
+
+def asked(
+    scenario: str | None, seed: int | None, gateways: str | None, inp: str | None, geojson: str | None
+) -> dict[str, Any]:
+    """Settings from options that most commands have; gateways are names separated by commas."""
+    files = {key: path for key, path in (("inp", inp), ("geojson", geojson)) if path is not None}
+    names = None if gateways is None else [name.strip() for name in gateways.split(",") if name.strip()]
+    return {"scenario": scenario, "seed": seed, "gateways": names, "city": {"files": files} if files else None}

@@ -73,6 +73,7 @@ class WaterSupply:
         self.meters, self.points = city.of_kind("water-meter"), city.of_kind("pressure-point")
         self._row = {device.index: k for k, device in enumerate(self.meters)}
         self._row |= {device.index: len(self.meters) + k for k, device in enumerate(self.points)}
+        self._mean_m3_h = {meter.index: mean_m3_h(city.site(meter)) for meter in self.meters}
         self.tree = _tree(city, self.meters, self.points)
         self.corners = _corners(places.scale(city.parameters.area_km2))
         self.loops = _loops(self.corners, float(self.tree.base_m3_s.sum()))
@@ -81,6 +82,10 @@ class WaterSupply:
         kept = int(_KEPT_BYTES / (16 * (_BLOCK_S / GRID_S + 1) * max(len(self._row), 1)))
         self._normal_block = lru_cache(kept)(self._compute_normal)
         self._leak_block = lru_cache(kept)(self._compute_leaks)
+
+    def mean_m3_h(self, device: Device) -> float:
+        """What a meter's district uses on average."""
+        return self._mean_m3_h[device.index]
 
     def demand(self, t_s: F64) -> F64:
         """What every district uses, (n, m) in m3/s: the city's rhythm, better and worse weeks and days, local hours."""

@@ -15,6 +15,8 @@ from citynet_sim.simulation import Simulation
 STEP_S = 300.0
 WEEKS = 3
 START_US = 1_778_947_200_000_000  # 2026-05-17 00:00 in UTC+8, a Sunday
+_WINTER_US = 1_768_060_800_000_000  # 2026-01-11 00:00 in UTC+8, a Sunday
+_SEASON = {"heat-station": _WINTER_US}  # it stands still when nobody heats
 _DEVICES_MAX = 3  # of a kind that are looked at
 _NIGHT_H = (2.0, 4.0)
 
@@ -78,15 +80,16 @@ def _over(part: float, whole: float) -> float:
 def series(simulation: Simulation, kind: str, number: int, metric: str, weeks: int = WEEKS) -> F64:
     """`weeks` of one series at `STEP_S`, on the grid of its steps; NaN where a sample is missing."""
     device = simulation.city.of_kind(kind)[number]
-    found = simulation.span(device, START_US, START_US + round(weeks * 7 * DAY_S * 1e6))
+    start_us = _SEASON.get(kind, START_US)
+    found = simulation.span(device, start_us, start_us + round(weeks * 7 * DAY_S * 1e6))
     values = np.full(int(weeks * 7 * DAY_S / STEP_S), np.nan)
-    slot = np.clip((found.at_us - START_US) / 1e6 // STEP_S, 0, len(values) - 1).astype(np.int64)
+    slot = np.clip((found.at_us - start_us) / 1e6 // STEP_S, 0, len(values) - 1).astype(np.int64)
     values[slot] = found.values[KINDS[kind].row(metric)]
     return values
 
 
 def of_city(city: City) -> list[dict[str, object]]:
-    """Texture of the first metric but one's own of every kind: the mean over a few devices, rounded, for people and scripts."""
+    """Texture of the metric of every kind that says most (`FLOW`, else its first): the mean over a few devices, rounded."""
     simulation = Simulation(city, (), dict.fromkeys(KINDS, round(STEP_S * 1000)))
     rows: list[dict[str, object]] = []
     for kind in KINDS.values():

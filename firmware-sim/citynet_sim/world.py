@@ -9,11 +9,14 @@ import numpy as np
 
 from citynet_sim import weather
 from citynet_sim.city import City, Device
-from citynet_sim.faults import EVENT, Fault
+from citynet_sim.faults import EVENT, LEAK, Fault
+from citynet_sim.mains import PipedSupply
 from citynet_sim.models.rhythm import DAY_S
 from citynet_sim.noise import F64, uniforms
 from citynet_sim.supply import WaterSupply
 from citynet_sim.weather import RainPulse
+
+Supply = WaterSupply | PipedSupply
 
 
 class World:
@@ -91,6 +94,10 @@ class World:
         return total
 
     @cached_property
-    def supply(self) -> WaterSupply:
-        """The water network with its leaks."""
-        return WaterSupply(self.city, [fault for fault in self._events if fault.channel == "leak_m3_h"])
+    def supply(self) -> Supply:
+        """The water network with its leaks: that of a file, else an invented one."""
+        leaks = [fault for fault in self._events if fault.channel == LEAK]
+        survey = self.city.survey
+        if survey is None or survey.network is None or survey.metering is None:
+            return WaterSupply(self.city, leaks)
+        return PipedSupply(self.seed, survey.network, survey.metering, self.city.devices, leaks)

@@ -12,7 +12,7 @@ import pytest
 from citynet_sim.city import CityParameters, build
 from citynet_sim.kinds import KINDS
 from citynet_sim.simulation import Simulation
-from citynet_sim.texture import STEP_S, Texture, autocorrelation, series, texture
+from citynet_sim.texture import STEP_S, Texture, autocorrelation, of_city, series, texture
 
 PAGE = Path(__file__).parents[2] / "docs" / "simulator.md"
 PER_DAY = int(86_400 / STEP_S)
@@ -41,6 +41,19 @@ def test_district_inflow_is_like_a_real_town_s(name: str, seed: int) -> None:
     low, high = ranges()[name]
     for number in (0, 5):
         assert low <= getattr(district(seed, number), name) <= high
+
+
+def test_every_kind_is_like_the_page_says() -> None:
+    rows = re.findall(
+        r"^\| ([a-z-]+) \| `(\w+)` \| (-?[\d.]+) to ([\d.]+) \| `[DQ]`", PAGE.read_text("utf-8"), re.MULTILINE
+    )
+    assert {kind for kind, *_ in rows} == set(KINDS) - {"water-meter"}
+    city = build(2, CityParameters(population=0, devices=dict.fromkeys(KINDS, 2)))
+    found = {str(figures["kind"]): figures for figures in of_city(city)}
+    for kind, name, low, high in rows:
+        assert float(low) <= float(str(found[kind][name])) <= float(high), (kind, name, found[kind][name])
+    low_share, high_share = ranges()["missing_share"]
+    assert all(low_share <= float(str(figures["missing_share"])) <= high_share for figures in found.values())
 
 
 def test_weeks_differ() -> None:

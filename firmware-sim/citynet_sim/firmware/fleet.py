@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import queue
 import threading
 import time
@@ -16,9 +17,20 @@ from citynet.reading import Reading
 from citynet.runtime import log
 from citynet_sim.city import Device
 from citynet_sim.firmware.journal import FleetJournal
-from citynet_sim.firmware.machine import Action, Booted, ConfigurationError, Firmware, GaveUp, Options, Report, Send
+from citynet_sim.firmware.link import Link, check
+from citynet_sim.firmware.machine import (
+    Action,
+    Booted,
+    ConfigurationError,
+    Firmware,
+    GaveUp,
+    Mode,
+    Options,
+    Report,
+    Send,
+)
 from citynet_sim.firmware.polled import FilePost, RegisterPost
-from citynet_sim.firmware.port import POLLED, Post, Request
+from citynet_sim.firmware.port import LOCAL, POLLED, Post, Request
 from citynet_sim.firmware.pushing import MqttPost, StationPost
 from citynet_sim.firmware.speech import told
 from citynet_sim.protocols import modbus
@@ -62,14 +74,23 @@ class Runner(threading.Thread):
     """One device. Its firmware decides; this carries out."""
 
     def __init__(
-        self, member: Member, firmware: Firmware, post: Post, samples: Iterator[Sample], journal: FleetJournal
+        self,
+        member: Member,
+        firmware: Firmware,
+        post: Post,
+        samples: Iterator[Sample],
+        journal: FleetJournal,
+        link: Link,
     ) -> None:
         super().__init__(name=member.device.name, daemon=True)
         self.member, self.firmware = member, firmware
         self.error: Exception | None = None
-        self._post, self._samples, self._journal = post, samples, journal
+        self._post, self._samples, self._journal, self._link = post, samples, journal, link
+        self._on_their_way: list[tuple[int, int, Report, int]] = []  # arrival, number, what and how often
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._numbers: dict[int, int] = {}  # by sequence, of what was handed over and is not acknowledged
+        self._acked: set[int] = set()
+        self._sendings = 0
         self._halt = threading.Event()
 
     def halt(self) -> None:
@@ -96,19 +117,43 @@ class Runner(threading.Thread):
         following = next(self._samples)
         while not self._halt.is_set():
             now_us = wall_us()
+            self._supply(now_us)
             while following.at_us <= now_us:
                 values = dict(zip((m.name for m in following.device.metrics), following.values, strict=True))
                 self._do(self.firmware.sample(now_us, following.time_us, values))
                 following = next(self._samples)
             self._do(self.firmware.tick(wall_us()))
-            self._post.show(self.firmware.mode)
+            self._arrive(wall_us())
+            self._post.show(Mode.OFF if self._is_cut_off(now_us) else self.firmware.mode)
             self._post.listen()
-            wait_us = min(following.at_us, self.firmware.due_us or following.at_us) - wall_us()
+            due_us = [
+                following.at_us,
+                self.firmware.due_us or following.at_us,
+                *(row[0] for row in self._on_their_way[:1]),
+            ]
+            wait_us = min(due_us) - wall_us()
             try:
                 request = self._requests.get(timeout=max(min(wait_us / 1e6, _LOOK_S), 0.001))
             except queue.Empty:
                 continue
             request.answer(self._obey(request))
+
+    def _supply(self, now_us: int) -> None:
+        """Power goes or comes back, where a power cut is staged."""
+        is_on = self._link.is_powered(now_us)
+        if is_on == (self.firmware.mode is Mode.OFF):
+            self.firmware.power(now_us, on=is_on)
+            _logger.info("device-power", device=self.name, on=is_on)
+
+    def _is_cut_off(self, now_us: int) -> bool:
+        """A bus on the gateway's own board has no link that could fail."""
+        return self.member.protocol not in LOCAL and self._link.is_down(now_us)
+
+    def _arrive(self, now_us: int) -> None:
+        """Reports that were on their way for some time reach the other side."""
+        while self._on_their_way and self._on_their_way[0][0] <= now_us and not self._halt.is_set():
+            _, _, report, copies = heapq.heappop(self._on_their_way)
+            self._do(self._hand_over(report, copies))
 
     def _obey(self, request: Request) -> dict[str, object]:
         firmware = self.firmware
@@ -137,18 +182,45 @@ class Runner(threading.Thread):
                 _logger.info("device-booted", device=self.name, reason=action.reason, version=action.version)
 
     def _send(self, action: Send) -> list[Action]:
-        report, seq = action.report, action.report.seq
-        is_polled = self.member.protocol in POLLED  # it shows; what is read of it, others write down
-        if not is_polled:
+        report, now_us = action.report, wall_us()
+        if self.member.protocol in POLLED:  # it shows; what is read of it, others write down
+            self._post.deliver(report, self.firmware.options.ack_s)
+            return self.firmware.acked(wall_us(), report.seq)
+        fate = self._link.fate(now_us, report.seq, action.attempt)
+        if fate.is_down:
+            return self.firmware.failed(now_us)
+        if fate.is_lost:
+            return []  # no answer comes, and the firmware notices
+        if fate.delay_us:
+            self._sendings += 1
+            heapq.heappush(self._on_their_way, (now_us + fate.delay_us, self._sendings, report, fate.copies))
+            return []
+        return self._hand_over(report, fate.copies)
+
+    def _hand_over(self, report: Report, copies: int) -> list[Action]:
+        """To the other side, `copies` times; what its answer means to the firmware."""
+        seq, is_there = report.seq, False
+        for _ in range(copies):
             if seq in self._numbers:
                 self._journal.again(self._numbers[seq])
             else:
                 self._numbers[seq] = self._journal.first(self.member.device.gateway, self._told(report))
-        if not self._post.deliver(report, self.firmware.options.ack_s):
+            is_there = self._post.deliver(report, self.firmware.options.ack_s) or is_there
+        if not is_there:
             return self.firmware.failed(wall_us())
-        if not is_polled:
-            self._journal.acked(self._numbers.pop(seq))
-        return self.firmware.acked(wall_us(), seq)
+        if seq not in self._acked:
+            self._acked.add(seq)
+            self._journal.acked(self._numbers[seq])
+        following = self.firmware.acked(wall_us(), seq)
+        self._forget()
+        return following
+
+    def _forget(self) -> None:
+        """Numbers of what is acknowledged, of which no copy is on its way, and which the firmware will not send again."""
+        buffer, awaited = self.firmware.buffer, {row[2].seq for row in self._on_their_way}
+        for seq in [s for s in self._acked if s not in awaited and not (buffer and buffer[0].seq <= s)]:
+            self._acked.discard(seq)
+            del self._numbers[seq]
 
     def _told(self, report: Report) -> list[Reading]:
         return told(self.member.device, report, self.member.protocol)
@@ -177,15 +249,17 @@ class Fleet:
         return self.place.folder / TREE_NAME
 
     def __enter__(self) -> Fleet:
-        posts = [self._post(member) for member in self.members]
+        check(self.simulation.faults)
+        links = [self._link(member) for member in self.members]
+        posts = [self._post(member, link) for member, link in zip(self.members, links, strict=True)]
         self._lines(dict(zip(self.members, posts, strict=True)))
         start_us = wall_us()
-        for member, post in zip(self.members, posts, strict=True):
+        for member, post, link in zip(self.members, posts, links, strict=True):
             options = self.options
             if member.protocol == "hj212":
                 options = options.changed({"interval_s": max(options.interval_s, STATION_INTERVAL_S)})
             samples = self.simulation.samples_of(member.device, start_us)
-            self.runners.append(Runner(member, Firmware(options), post, samples, self.journal))
+            self.runners.append(Runner(member, Firmware(options), post, samples, self.journal, link))
         for runner in self.runners:
             runner.start()
         return self
@@ -201,10 +275,14 @@ class Fleet:
         """Why a device had to end, if one had to."""
         return next((runner.error for runner in self.runners if isinstance(runner.error, CitynetError)), None)
 
-    def _post(self, member: Member) -> Post:
+    def _link(self, member: Member) -> Link:
+        device = member.device
+        return Link(self.simulation.city.seed, device.name, device.gateway, self.simulation.faults)
+
+    def _post(self, member: Member, link: Link) -> Post:
         device, protocol = member.device, member.protocol
         if protocol in ("modbus-tcp", "modbus-rtu"):
-            return RegisterPost(device, wall_us, self.journal.shown)
+            return RegisterPost(device, wall_us, self.journal.shown, link)
         if protocol in ("iio", "onewire"):
             return FilePost(device, protocol, member.unit, SensorTree(self.tree), wall_us, self.journal.shown)
         if protocol == "hj212":

@@ -8,6 +8,7 @@ from citynet.errors import ConfigError
 from citynet.reading import Reading
 from citynet_sim.city import Device
 from citynet_sim.firmware.identity import onewire_address
+from citynet_sim.firmware.link import ANSWER_DELAY_S_MAX, Link
 from citynet_sim.firmware.machine import Mode, Report
 from citynet_sim.firmware.port import Request
 from citynet_sim.metrics import Metric
@@ -35,9 +36,11 @@ class RegisterPost:
     Nothing is there before the first sample.
     """
 
-    def __init__(self, device: Device, clock_us: Callable[[], int], shown: Shown) -> None:
-        self._device, self._clock_us, self._shown = device, clock_us, shown
+    def __init__(self, device: Device, clock_us: Callable[[], int], shown: Shown, link: Link) -> None:
+        self._device, self._clock_us, self._shown, self._link = device, clock_us, shown, link
+        self._asked = 0
         self.unit = modbus.Device(holding={INTERVAL_REGISTER: 0, RESTART_REGISTER: 0}, on_read=self._on_read)
+        self.unit.on_request = self._on_request
         self._hear: Callable[[Request], None] = lambda _: None
 
     def start(self, hear: Callable[[Request], None]) -> None:
@@ -62,6 +65,11 @@ class RegisterPost:
 
     def close(self) -> None:
         """The server is the fleet's."""
+
+    def _on_request(self) -> float | None:
+        self._asked += 1
+        fate = self._link.fate(self._clock_us(), self._asked, 1)
+        return None if fate.is_down or fate.is_lost else min(fate.delay_us / 1e6, ANSWER_DELAY_S_MAX)
 
     def _on_read(self, table: Mapping[int, modbus.Register], address: int, amount: int) -> None:
         if table is self.unit.holding:

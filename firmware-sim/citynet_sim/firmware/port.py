@@ -10,6 +10,7 @@ from citynet_sim.firmware.machine import Mode, Report
 
 PUSHED = ("mqtt", "senml", "hj212", "chirpstack")
 POLLED = ("modbus-tcp", "modbus-rtu", "iio", "onewire")
+LOCAL = ("iio", "onewire")  # on the gateway's own board
 PROTOCOLS = PUSHED + POLLED
 
 

@@ -40,7 +40,7 @@ def quality(u: F64, use: F64) -> tuple[F64, F64]:
 def _truth(world: World, device: Device, t_s: F64) -> F64:
     u = world.site(device)
     pressure, flow = world.supply.at(device, t_s)
-    turbidity, chlorine = quality(u, flow / mean_m3_h(u))
+    turbidity, chlorine = quality(u, flow / world.supply.mean_m3_h(device))
     charge = rhythm.battery(t_s, 900.0 + 900.0 * float(u[6]), float(u[7]))
     return np.stack([pressure, flow, turbidity, chlorine, charge])
 

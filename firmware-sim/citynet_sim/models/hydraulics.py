@@ -66,11 +66,15 @@ class Loops:
         return found
 
     @cached_property
-    def _outer(self) -> F64:
-        """What a pipe of unit slope puts into the matrix of the heads, (pipes, junctions²)."""
+    def _outer(self) -> tuple[NDArray[np.int64], F64]:
+        """Where the matrix of the heads can be other than 0 (flat), and what a pipe of unit slope puts there, (pipes, places).
+
+        Without its zeros the product is so small that no library shares it among threads that wait for each other.
+        """
         b = self._incidence[: self.junctions]
-        found: F64 = np.einsum("jp,kp->pjk", b, b).reshape(len(self.r), -1)
-        return found
+        whole = np.einsum("jp,kp->pjk", b, b).reshape(len(self.r), -1)
+        places = np.flatnonzero(whole.any(axis=0))
+        return places, np.ascontiguousarray(whole[:, places])
 
     def solve(self, demand: F64, near: F64 | None = None) -> tuple[F64, F64]:
         """Heads (n, junctions) in m and pipe flows (n, pipes) in m3/s for demands (n, junctions) in m3/s.
@@ -82,12 +86,17 @@ class Loops:
         """
         b, fixed = self._incidence[: self.junctions], self._incidence[self.junctions :].T @ self.fixed_m
         q = np.full((len(demand), len(self.r)), 0.05) if near is None else near
+        places, outer = self._outer
+        matrix = np.zeros((len(demand), self.junctions * self.junctions))
         for _ in range(_STEPS_MAX):
             slope = 1.0 / (EXPONENT * self.r * np.maximum(np.abs(q), _Q_MIN) ** (EXPONENT - 1.0))
             held = (1.0 - 1.0 / EXPONENT) * q
-            matrix = (slope @ self._outer).reshape(-1, self.junctions, self.junctions)
+            matrix[:, places] = slope @ outer
             right = (held - slope * fixed) @ b.T - demand
-            heads = np.asarray(np.linalg.solve(matrix, right[..., None])[..., 0], np.float64)
+            heads = np.asarray(
+                np.linalg.solve(matrix.reshape(-1, self.junctions, self.junctions), right[..., None])[..., 0],
+                np.float64,
+            )
             new = held - slope * (heads @ b + fixed)
             change = float(np.abs(new - q).max(initial=0.0))
             q = new

@@ -39,6 +39,7 @@ class Device:
     Attributes:
         silent: does not answer.
         delay_s: answers so much later.
+        on_request: asked before every answer how much later it comes, in s; None: it does not come.
         exception: answers everything with this exception code; 0: does not.
         corrupt: what is done to a frame before it is sent; None: nothing.
         on_read: told of every answer to a read of registers: the table as it was answered from, address, amount.
@@ -51,6 +52,7 @@ class Device:
     discrete: dict[int, Register] = field(default_factory=dict)
     silent: bool = False
     delay_s: float = 0.0
+    on_request: Callable[[], float | None] | None = None
     exception: int = 0
     corrupt: Callable[[bytes], bytes] | None = None
     on_read: Callable[[Mapping[int, Register], int, int], None] | None = None
@@ -82,8 +84,11 @@ class Devices:
         device = self.devices.get(unit)
         if device is None or device.silent:
             return None
-        if device.delay_s:
-            time.sleep(device.delay_s)
+        later_s = device.delay_s if device.on_request is None else device.on_request()
+        if later_s is None:
+            return None
+        if later_s:
+            time.sleep(later_s)
         code = device.exception
         if not code:
             try:
