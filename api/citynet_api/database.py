@@ -22,7 +22,7 @@ from citynet_api.settings import ApiSettings
 Row = dict[str, Any]
 
 # The first schema (number of the newest migration) that has all this room reads. Migrations only go forward, so newer is fine.
-SCHEMA_MIN = 16
+SCHEMA_MIN = 15
 
 # A failed connection attempt of the pool ends after this; the next request starts a new one. Left at the library's five
 # minutes, its doubling pauses would keep a console dark for minutes after the database is back.
