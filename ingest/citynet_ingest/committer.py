@@ -24,6 +24,7 @@ from citynet_ingest.commit import Answers, Commit
 from citynet_ingest.copybody import days_of
 from citynet_ingest.isolation import condemned, refused_rows
 from citynet_ingest.lanes import lane_of
+from citynet_ingest.lateness import bounds_of
 from citynet_ingest.letter import Letter, reopen
 from citynet_ingest.link import AWAY, Link
 from citynet_ingest.ownership import as_bytes, claim, formers, last_commit
@@ -108,7 +109,8 @@ class Committer:
 
     def _fresh_state(self) -> State:
         receipts = {lane: Receipts(self._receipts_keep) for lane in self._link.lanes}
-        return State(Engine(self._writer.rules, self._is_ours), receipts, self._watermarks)
+        engine = Engine(self._writer.rules, self._is_ours, bounds_of(self._settings.lateness))
+        return State(engine, receipts, self._watermarks)
 
     def _is_ours(self, info: SeriesInfo) -> bool:
         """Whether the readings of a series come to this worker."""

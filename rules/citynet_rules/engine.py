@@ -224,9 +224,13 @@ class Engine:
         return self._judged(found)
 
     def tips(self) -> tuple[I32, I64]:
-        """Ids (int32) of all series that were bound, fed or restored, and the newest evaluated event time of each (int64
-        µs, -2**62 where there is none)."""
-        return self._series.ids.copy(), self._series.tip_us.copy()
+        """Ids (int32) of all series that were bound, fed or restored, and the event time behind which stored readings may be
+        unknown to each: the newest that was evaluated, or the frontier of one of which all wait (int64 µs, -2**62 where
+        there is neither)."""
+        tip_us = self._series.tip_us.copy()
+        if self._reorder:
+            tip_us = np.where(tip_us == NONE_US, self._reorder.frontier_us(self._series.bound_us), tip_us)
+        return self._series.ids.copy(), tip_us
 
     def bounded(self) -> I32:
         """Ids of the series that have a lateness bound, rising."""

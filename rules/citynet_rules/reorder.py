@@ -98,6 +98,12 @@ class Reorder:
             self._keep(s, rows[passed:])
         return np.concatenate(found)
 
+    def frontier_us(self, bound_us: I64) -> I64:
+        """By slot the newest reading that waits, less the bound; `NONE_US` where none does."""
+        self._grow(len(bound_us))
+        newest_us = self._newest_us[: len(bound_us)]
+        return np.where(newest_us == NONE_US, NONE_US, newest_us - bound_us)
+
     def drop(self, slot: int) -> None:
         """Forget what waits of a series that has no bound any more: it is read back from the store."""
         if slot in self._rows:
