@@ -137,7 +137,9 @@ class Commit:
 
     number: int
     rows: SeriesBatch
-    bounded: I32 = NO_SERIES  # ids of series with a lateness bound: their rows may lie before others that are stored
+    bounded: I32 = field(
+        default_factory=lambda: NO_SERIES
+    )  # ids of series with a lateness bound: their rows may lie before others that are stored
     partials: Closed = NOTHING
     steps: list[CursorStep] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)

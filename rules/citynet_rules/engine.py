@@ -91,6 +91,7 @@ class Engine:
         self._may_spread = may_spread(rules)
         self._rules = rules
         self._series = SeriesTable()
+        self._series.order = self._reorder
         derived, _ = in_order(rules.derived)
         names = frozenset(each.name for each in derived)
         joint = [rule for rule in rules if is_joint(rule, names)]
@@ -178,7 +179,8 @@ class Engine:
             raise AssertionError("bounds without order")
         slots = slot[waits]
         part = replace(part, quality=quality[rows])
-        late, released = self._reorder.take(slots, part, self._series.tip_us[slots], self._series.bound_us[slots])
+        tip_us, bound_us, reached_us = (column[slots] for column in self._columns_of_order())
+        late, released = self._reorder.take(slots, part, tip_us, bound_us, reached_us)
         quality[rows] |= np.where(late, np.uint8(LATE), np.uint8(0))
         found = self._release(released)
         if len(rest):
@@ -186,6 +188,11 @@ class Engine:
             found += self._feed_as_they_come(rest, own, slot[~waits])
             quality[~rows] = own
         return found
+
+    def _columns_of_order(self, marks: Mapping[str, int] | None = None) -> tuple[I64, I64, I64]:
+        """By slot newest evaluated reading, bound, and how far watermarks have come, or will have with `marks`."""
+        series = self._series
+        return series.tip_us, series.bound_us, series.reach_us(marks or {}, self._wait_us)
 
     def _release(self, rows: Held) -> Found:
         """Evaluate readings that waited, by slot and time."""
@@ -214,9 +221,12 @@ class Engine:
         """
         found: Found = []
         if self._reorder:  # before watermarks have passed it: joins pass over what is behind them
-            found += self._release(self._reorder.due(self._series.reach_us(watermarks, self._wait_us)))
+            _, bound_us, reached_us = self._columns_of_order(watermarks)
+            found += self._release(self._reorder.due(reached_us, bound_us))
         for source, watermark_us in watermarks.items():
             self._series.pass_time(source, watermark_us)
+        if self._reorder is not None:
+            self._reorder.settle()
         progress = self._series.progress()
         found += [self._dress(group, advanced(group, progress)) for group in self._groups]
         if self._stage is not None:
@@ -237,6 +247,11 @@ class Engine:
         if not self._series.is_bounded:
             return np.empty(0, np.int32)
         return np.sort(self._series.ids[self._series.bound_us > 0])
+
+    def hear(self, time_us: int) -> None:
+        """What waits was heard at this time by the clock of watermarks: after a restart, which nobody could tell of."""
+        if self._reorder is not None:
+            self._reorder.hear(time_us)
 
     @property
     def held(self) -> tuple[int, int]:
@@ -351,7 +366,8 @@ class Engine:
         known = np.array(
             [self._series.info[s] is None or self._series.bound_us[s] > 0 for s in slot.tolist()], np.bool_
         )
-        self._reorder.load(slot[known], rows[known], self._series.tip_us[slot[known]])
+        tip_us, _, reached_us = (column[slot[known]] for column in self._columns_of_order())
+        self._reorder.load(slot[known], rows[known], tip_us, reached_us)
 
     def _tables(self) -> list[tuple[Group, I32]]:
         """All groups, each with the ids by which its slots are known in snapshots."""

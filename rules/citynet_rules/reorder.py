@@ -6,6 +6,10 @@ here, and are released in order of time when the frontier has passed them, or wh
 then who could come before them. So the readings of a series may be permuted within the bound, and what is released, and what
 is late, is the same.
 
+Watermarks release a reading when they are past it by the bound, and have moved on by the bound since the series was heard
+last: a device whose clock is slow, or that tells of the past hour, keeps its order too. Until then the promise of watermarks
+ends before what waits (`limit_us`).
+
 Everything that waits has been stored by its commit. A snapshot holds it too; where both are read back it is found to be here.
 
 Bound: `HELD_MAX` readings wait a series; beyond, the oldest are released early, which `hurried` counts.
@@ -33,12 +37,14 @@ _NONE: Held = np.empty(0, HELD)
 
 
 class Reorder:
-    """Readings that wait: 25 bytes each, and 16 a slot."""
+    """Readings that wait: 25 bytes each, and 32 a slot."""
 
     def __init__(self) -> None:
         self._rows: dict[int, Held] = {}  # by slot; by time, never empty
         self._oldest_us: I64 = np.empty(0, np.int64)  # by slot
         self._newest_us: I64 = np.empty(0, np.int64)
+        self._heard_us: I64 = np.empty(0, np.int64)  # where watermarks were when it was heard last
+        self._limit_us: I64 = np.empty(0, np.int64)  # before the oldest that waited when watermarks moved last
         self.hurried = 0
 
     def __len__(self) -> int:
@@ -47,12 +53,12 @@ class Reorder:
     def __bool__(self) -> bool:
         return bool(self._rows)
 
-    def take(self, slot: I64, batch: SeriesBatch, tip_us: I64, bound_us: I64) -> tuple[Bools, Held]:
+    def take(self, slot: I64, batch: SeriesBatch, tip_us: I64, bound_us: I64, reached_us: I64) -> tuple[Bools, Held]:
         """Take accepted readings; which of them are late, and what is released, by slot and time.
 
         Args:
             slot: one entry a series of the batch, in its order.
-            tip_us, bound_us: newest released reading and bound of each of them.
+            tip_us, bound_us, reached_us: newest released reading, bound, and watermark of each of them.
         """
         self._grow(int(slot.max()) + 1)
         start = batch.starts()
@@ -67,6 +73,8 @@ class Reorder:
         again = np.zeros(len(rows), np.bool_)
         again[1:] = (np.diff(rows["time_us"][order]) == 0) & (np.diff(rows["slot"][order]) == 0)
         late[fresh[order[again] - len(old)]] = True
+        heard = np.add.reduceat(~late, start) > 0
+        self._heard_us[slot[heard]] = reached_us[heard]
         return late, self._release(slot, rows[order[~again]], bound_us)
 
     def _release(self, slot: I64, rows: Held, bound_us: I64) -> Held:
@@ -87,16 +95,32 @@ class Reorder:
             self._keep(s, rows[first + int(np.count_nonzero(due[first:last])) : last])
         return rows[due]
 
-    def due(self, reach_us: I64) -> Held:
-        """Release what is at or before `reach_us` of its slot, by slot and time."""
-        count = min(len(self._oldest_us), len(reach_us))
+    def due(self, reached_us: I64, bound_us: I64) -> Held:
+        """Release what watermarks have passed by the bound, by slot and time; arguments by slot."""
+        self._grow(len(bound_us))
+        past_us = reached_us - bound_us
+        count = len(past_us)
         found = [_NONE]
-        for s in np.flatnonzero(self._oldest_us[:count] <= reach_us[:count]).tolist():
-            rows = self._rows[s]
-            passed = int(np.searchsorted(rows["time_us"], reach_us[s], side="right"))
+        for s in np.flatnonzero(np.maximum(self._oldest_us, self._heard_us)[:count] <= past_us).tolist():
+            rows = self._rows.get(s, _NONE)
+            passed = int(np.searchsorted(rows["time_us"], past_us[s], side="right"))
             found.append(rows[:passed])
             self._keep(s, rows[passed:])
         return np.concatenate(found)
+
+    def hear(self, reached_us: int) -> None:
+        """All that waits counts as heard when watermarks were there."""
+        slot = np.fromiter(self._rows, np.int64, len(self._rows))
+        self._heard_us[slot] = np.maximum(self._heard_us[slot], reached_us)
+
+    def settle(self) -> None:
+        """Watermarks have moved: what waits now limits their promise."""
+        np.subtract(self._oldest_us, 1, out=self._limit_us)
+
+    def limit_us(self, slot: I64) -> I64:
+        """How far watermarks may go for these series."""
+        self._grow(int(slot.max(initial=-1)) + 1)
+        return self._limit_us[slot]
 
     def frontier_us(self, bound_us: I64) -> I64:
         """By slot the newest reading that waits, less the bound; `NONE_US` where none does."""
@@ -118,11 +142,12 @@ class Reorder:
             saved[name] = rows[name]
         return saved[np.lexsort((saved["time_us"], saved["series"]))].tobytes()
 
-    def load(self, slot: I64, saved: Held, tip_us: I64) -> None:
-        """Replace all by what was saved, in slots (one entry a row) whose newest released readings are `tip_us`; of rows
-        that stand there twice the first counts."""
+    def load(self, slot: I64, saved: Held, tip_us: I64, reached_us: I64) -> None:
+        """Replace all by what was saved, in slots (one entry a row) whose newest released readings are `tip_us`, and whose
+        watermarks `reached_us`; of rows that stand there twice the first counts."""
         self._rows = {}
-        self._oldest_us, self._newest_us = np.empty(0, np.int64), np.empty(0, np.int64)
+        for column, fill in self._columns():
+            column[:] = fill
         kept = saved["time_us"] > tip_us
         rows = np.empty(int(kept.sum()), HELD)
         rows["slot"] = slot[kept]
@@ -135,6 +160,13 @@ class Reorder:
         for part in np.split(rows, np.flatnonzero(np.diff(rows["slot"])) + 1):
             if len(part):
                 self._keep(int(part["slot"][0]), part)
+        self._heard_us[slot[kept]] = reached_us[kept]
+        self.settle()
+
+    def _columns(self) -> list[tuple[I64, int]]:
+        """Each with what it holds where nothing waits."""
+        fill = (FAR_US, NONE_US, NONE_US, FAR_US - 1)
+        return list(zip((self._oldest_us, self._newest_us, self._heard_us, self._limit_us), fill, strict=True))
 
     def _keep(self, slot: int, rows: Held) -> None:
         if len(rows):
@@ -145,9 +177,11 @@ class Reorder:
             self._oldest_us[slot], self._newest_us[slot] = FAR_US, NONE_US
 
     def _grow(self, count: int) -> None:
-        more = max(count, 2 * len(self._oldest_us)) - len(self._oldest_us) if count > len(self._oldest_us) else 0
-        self._oldest_us = np.append(self._oldest_us, np.full(more, FAR_US, np.int64))
-        self._newest_us = np.append(self._newest_us, np.full(more, NONE_US, np.int64))
+        there = len(self._oldest_us)
+        if count > there:
+            more = max(count, 2 * there) - there
+            grown = [np.append(column, np.full(more, fill, np.int64)) for column, fill in self._columns()]
+            self._oldest_us, self._newest_us, self._heard_us, self._limit_us = grown
 
 
 def read(state: bytes) -> Held:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from citynet.batch import F64, I32, I64
 from citynet_rules.kinds.kind import Progress, Segments
+from citynet_rules.reorder import Reorder
 from citynet_rules.transition import NONE_US, SeriesInfo
 
 SERVER = ""  # the server's own watermark
@@ -19,8 +20,8 @@ class SeriesTable:
     """Slots of series, append only; about 40 bytes a series beside its `SeriesInfo`.
 
     A slot exists for every series that was bound, fed or restored. Columns, one entry a slot: `ids` int32, `tip_us`
-    int64 (`NONE_US` before the first reading), `tip` float64, `bound_us` int64 (lateness bound, 0 for most). What has
-    come to a series by a watermark is behind it by its bound.
+    int64 (`NONE_US` before the first reading), `tip` float64, `bound_us` int64 (lateness bound, 0 for most). What
+    watermarks promise of a series is behind them by its bound, and before what waits of it in `order`.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,8 @@ class SeriesTable:
         self._tip: F64 = np.empty(0, np.float64)
         self._source: I32 = np.empty(0, np.int32)
         self._bound_us: I64 = np.empty(0, np.int64)
-        self.is_bounded = False  # whether any series has a lateness bound
+        self.order: Reorder | None = None
+        self.is_bounded = False  # whether any series has a lateness bound; then there is an `order`
         self._sorted_ids: I32 = np.empty(0, np.int32)
         self._slot_of_sorted: I64 = np.empty(0, np.int64)
         self._source_number: dict[str, int] = {SERVER: 0}
@@ -89,16 +91,17 @@ class SeriesTable:
         return self._watermark_us[0]
 
     def watermark_us(self, slot: I64) -> I64:
-        """Watermark of the source of each of these series, less its bound."""
+        """Watermark of the source of each of these series, as far as it goes for it."""
         found: I64 = np.array(self._watermark_us, np.int64)[self._source[slot]]
         return self._behind(found, slot)
 
     def waited_us(self, slot: I64, wait_us: int) -> I64 | int:
-        """The server's watermark for each of these series, less `wait_us` and its bound; one number if none has a bound."""
+        """The server's watermark less `wait_us`, as far as it goes for each of these series; one number if none has a
+        bound."""
         if self.server_us == NONE_US:
             return NONE_US
         waited_us = self.server_us - wait_us
-        return waited_us - self._bound_us[slot] if self.is_bounded else waited_us
+        return self._behind(np.full(slot.shape, waited_us), slot) if self.is_bounded else waited_us
 
     def come_us(self, series: int, wait_us: int) -> int:
         """How far a series has come: its newest reading, its source's watermark, or the server's own less `wait_us`."""
@@ -108,14 +111,15 @@ class SeriesTable:
 
     def progress(self) -> Progress:
         """How far time has come, per slot."""
-        source_us = (
-            self.watermark_us(np.arange(self._count)) if self.is_bounded else self._sources_us(self._watermark_us)
-        )
-        return Progress(self.tip_us, self.tip, source_us, self.server_us, self.bound_us if self.is_bounded else None)
+        if not self.is_bounded:
+            return Progress(self.tip_us, self.tip, self._sources_us(self._watermark_us), self.server_us)
+        every = np.arange(self._count)
+        servers_us = self._behind(np.full(self._count, self.server_us), every)
+        return Progress(self.tip_us, self.tip, self.watermark_us(every), self.server_us, servers_us)
 
     def reach_us(self, marks: Mapping[str, int], wait_us: int) -> I64:
-        """How far watermarks will have brought each slot, less its bound, once `marks` have passed: that of its source, or the
-        server's less `wait_us`."""
+        """How far watermarks will have come for each slot once `marks` have passed: that of its source, or the server's less
+        `wait_us`."""
         ahead = self._watermark_us.copy()
         for source, watermark_us in marks.items():
             number = self._source_number.get(source)
@@ -124,7 +128,7 @@ class SeriesTable:
         reached = self._sources_us(ahead)
         if ahead[0] != NONE_US:
             reached = np.maximum(reached, ahead[0] - wait_us)
-        return self._behind(reached, np.arange(self._count))
+        return reached
 
     def _sources_us(self, watermark_us: Sequence[int]) -> I64:
         """Of these, by number of the source, the one of each slot's."""
@@ -132,9 +136,10 @@ class SeriesTable:
         return found
 
     def _behind(self, watermark_us: I64, slot: I64) -> I64:
-        if not self.is_bounded:
+        if not self.is_bounded or self.order is None:
             return watermark_us
-        return np.where(watermark_us == NONE_US, NONE_US, watermark_us - self._bound_us[slot])
+        promised_us = np.minimum(watermark_us - self._bound_us[slot], self.order.limit_us(slot))
+        return np.where((watermark_us == NONE_US) | (self._bound_us[slot] == 0), watermark_us, promised_us)
 
     def move(self, segments: Segments) -> None:
         """The last reading of every segment is now the newest of its series."""

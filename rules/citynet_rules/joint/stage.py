@@ -197,19 +197,19 @@ class Stage:
         for node in self.nodes:
             tip_us[node.out] = node.join.state["tip_us"]
             tip[node.out] = node.join.state["tip"]
-        return Progress(tip_us, tip, self._frontiers_us(), series.server_us, self._bounds_us(series))
+        return Progress(tip_us, tip, self._frontiers_us(), series.server_us, self._servers_us(series))
 
-    def _bounds_us(self, series: SeriesTable) -> I64 | None:
-        """Of every series that is made the largest bound of what it is made of."""
+    def _servers_us(self, series: SeriesTable) -> I64 | None:
+        """How far the server's watermark goes for every series that is made: as far as for all that it is made of."""
         if not series.is_bounded:
             return None
-        found: I64 = np.zeros(len(self.info), np.int64)
+        found: I64 = np.full(len(self.info), series.server_us)
         for node in self.nodes:
             slot, is_made = node.join.members(np.arange(len(node.join)))
             read = (slot >= 0) & ~is_made
-            member_us = np.zeros(slot.shape, np.int64)
-            member_us[read], member_us[is_made] = series.bound_us[slot[read]], found[slot[is_made]]
-            found[node.out] = member_us.max(axis=1)
+            member_us = np.full(slot.shape, series.server_us)
+            member_us[read], member_us[is_made] = series.waited_us(slot[read], 0), found[slot[is_made]]
+            found[node.out] = member_us.min(axis=1)
         return found
 
     def _judge(self, segments: Segments, met: Bools | None) -> Found:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from citynet.batch import F64, I32, I64, U8, Bools
 from citynet.quality import BAD, TEST
 from citynet_rules.rule import Rule
-from citynet_rules.transition import NONE_US, Event
+from citynet_rules.transition import Event
 
 Rows = NDArray[np.void]
 UNUSABLE = BAD | TEST  # grade 2 and 3 both carry the bit of "bad"
@@ -52,20 +52,18 @@ class Segments:
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far time has come, one entry a slot: `tip_us` and `tip` (newest accepted reading), `source_us` (watermark of
-    its source, `NONE_US` when unknown); `server_us` is the server's own watermark. Of series with a lateness bound,
-    `bound_us` (None: none has one), `source_us` is behind by it."""
+    its source, `NONE_US` when unknown); `server_us` is the server's own watermark, and
+    `servers_us` how far it goes for each (None: as far for all)."""
 
     tip_us: I64
     tip: F64
     source_us: I64
     server_us: int
-    bound_us: I64 | None = None
+    servers_us: I64 | None = None
 
     def server_at(self, slot: I64) -> I64 | int:
-        """The server's watermark for each of these series, less its bound; one number if none has a bound."""
-        if self.bound_us is None or self.server_us == NONE_US:
-            return self.server_us
-        return self.server_us - self.bound_us[slot]
+        """The server's watermark for each of these series; one number if it is the same for all."""
+        return self.server_us if self.servers_us is None else self.servers_us[slot]
 
 
 class Pairs:
