@@ -93,6 +93,7 @@ class Committer:
         self._trimmed_at = 0.0
         self._asked: list[Letter] = []
         self._spread: list[Spread] = []  # as it was told last
+        self._unlearned: dict[str, tuple[int, int]] = {}  # likewise
         self.lanes_before: frozenset[int] | None = None  # those of ours that somebody had worked on before this start
         self.stopping = self._link.stopping
         self.watchdog = self._link.watchdog
@@ -240,6 +241,7 @@ class Committer:
         if self._is_snapshot_due():
             checkpoint.take(self.state, commit, _now_us())
             self._look_for_spread(self.state, commit)
+            self._unlearned = report.health(self.state.engine, self._unlearned)
             self._snapshot_at = time.monotonic()
 
     def _look_for_spread(self, state: State, commit: Commit) -> None:

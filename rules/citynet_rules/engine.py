@@ -88,7 +88,7 @@ class Engine:
         self._is_joined = is_joined
         self._bound_us = bound_us
         self._reorder = None if bound_us is None else Reorder()
-        self._may_spread = may_spread(rules)
+        self._may_spread = may_spread(rules, rules.neighbours)
         self._rules = rules
         self._series = SeriesTable()
         self._series.order = self._reorder
@@ -273,9 +273,13 @@ class Engine:
         """What is not evaluated as it is written because readings come elsewhere, by rule; for bound series."""
         if not self._may_spread:
             return []
-        return spread(
-            self._rules, {info.device: self._is_joined(info) for info in self._series.info if info is not None}
-        )
+        is_here = {info.device: self._is_joined(info) for info in self._series.info if info is not None}
+        return spread(self._rules, is_here, self._rules.neighbours)
+
+    def unlearned(self) -> dict[str, tuple[int, int]]:
+        """Rules that learn and have found nothing to learn: how many of their objects, and the most often that one of them
+        began anew."""
+        return {} if self._stage is None else self._stage.unlearned()
 
     def open_alerts(self) -> list[OpenAlert]:
         """What is in force, by rule and object. A database that believes in more (its rule is gone or was changed) may

@@ -89,9 +89,7 @@ def test_disorder_through_crashes_and_changed_settings(dsn: str) -> None:
     assert set(found) == expected
     loose = {
         sid
-        for (sid,) in query(
-            dsn, "SELECT s.id FROM series s JOIN device d ON d.id = s.device_id AND name LIKE 'loose-%'"
-        )
+        for (sid,) in query(dsn, "SELECT s.id FROM series s JOIN device d ON d.id = s.device_id AND name ~ '^loose'")
     }
     hours = buckets_of([row for row in raw(dsn) if row[0] in loose], HOUR_US)
     partials = combined([written(dsn, "rollup_hour")])

@@ -247,6 +247,11 @@ class Stage:
         frontier_us = min(int(node.join.state["frontier_us"][n]) for node, n in parts)
         return frontier_us, max((node.hold_us for node, _ in heard), default=0)
 
+    def unlearned(self) -> dict[str, tuple[int, int]]:
+        """As `Engine.unlearned`."""
+        tries = {rule: node.tries() for rule, node in self._learners.items()}
+        return {rule: (int(np.count_nonzero(of)), int(of.max())) for rule, of in tries.items() if of.any()}
+
     # --- snapshots ---
 
     @property
