@@ -7,6 +7,8 @@ the snapshot and were not late, and drop what closes; it was written. Late readi
 has some gives partials of their own for them.
 
 A minute of a single reading closes like any other, and its hour counts it; but it is not among the minutes to be written.
+
+Series with a lateness bound have nothing open: their readings come in any order, and are treated as late ones are (ADR 35).
 """
 
 from __future__ import annotations
