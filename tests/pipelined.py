@@ -25,6 +25,7 @@ from tests.ingest import now_us, query, wait_for
 from tests.patience import DEADLINE_S
 
 NAME = "pipelined"
+NO_RULES = RuleSet(())
 _INTAKE = Intake(range(64), formats.THINGSBOARD, Sources([]))
 _START_MS = now_us() // 1_000
 
@@ -35,7 +36,9 @@ class Pipe:
     Whatever is told is looked up in the database at that moment: a cursor that is not there yet fails the commit.
     """
 
-    def __init__(self, dsn: str, on_told: Callable[[Answers], None] = lambda _: None, **settings: Any) -> None:
+    def __init__(
+        self, dsn: str, on_told: Callable[[Answers], None] = lambda _: None, rules: RuleSet = NO_RULES, **settings: Any
+    ) -> None:
         self.dsn = dsn
         self.told: list[int] = []
         self._on_told = on_told
@@ -43,7 +46,7 @@ class Pipe:
         self._thread = ThreadPoolExecutor(1, "committer")
         given = IngestSettings(**{"retry_s_max": 0.2, **settings})
         connect = lambda: psycopg.connect(make_conninfo(dsn, application_name=NAME), autocommit=True)  # noqa: E731
-        self.committer = Committer(connect, given, RuleSet(()), Watermarks(10_000_000, 30_000_000))
+        self.committer = Committer(connect, given, rules, Watermarks(10_000_000, 30_000_000))
         self.call(self.committer.recover)
 
     def call(self, action: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
@@ -90,7 +93,12 @@ def batch(packet_id: int, gateway: str, seq0: int, values: Sequence[float], star
     """Readings `seq0`.. of a gateway, a second apart, the number one at `start_us`."""
     first_us = (start_us or now_us() - 3_600_000_000) + seq0 * 1_000_000
     readings = [Reading(f"{gateway}-d", "x", first_us + k * 1_000_000, value) for k, value in enumerate(values)]
-    header = wire.Header(gateway, wire.TELEMETRY, 1, seq0, len(values))
+    return sent(packet_id, gateway, seq0, readings)
+
+
+def sent(packet_id: int, gateway: str, seq0: int, readings: Sequence[Reading]) -> Parcel:
+    """These readings of a gateway, `seq0`.."""
+    header = wire.Header(gateway, wire.TELEMETRY, 1, seq0, len(readings))
     return _parcel(packet_id, topics.up(gateway), wire.encode(header, readings), wire.CBOR)
 
 

@@ -26,10 +26,12 @@ _BYTES_MAX = 2 << 30  # inflated
 
 
 def take(state: State, commit: Commit, now_us: int) -> None:
-    """Let `commit` store the state as it is, and with it the buckets of series that fell silent (`Rollup.close_idle`).
+    """Let `commit` store the state as it is, and with it the buckets of series that fell silent (`Rollup.close_idle`) or have
+    a lateness bound since this start (`Rollup.forget`).
 
     The commit must be the last one that moved the state.
     """
+    commit.partials = commit.partials.plus(*state.rollup.forget(state.engine.bounded()))
     commit.partials = commit.partials.plus(*state.rollup.close_idle(now_us))
     engine = state.engine.snapshot()
     deflate = zlib.compressobj(_LEVEL)

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from citynet.batch import SeriesBatch
+import numpy as np
+
+from citynet.batch import I32, SeriesBatch
 from citynet.control import Ack, Outcome
 from citynet_ingest.parcel import Key
 from citynet_ingest.rollup.buckets import NOTHING, Closed
 from citynet_rules.engine import Transition
+
+NO_SERIES: I32 = np.empty(0, np.int32)
 
 
 @dataclass(slots=True)
@@ -133,6 +137,9 @@ class Commit:
 
     number: int
     rows: SeriesBatch
+    bounded: I32 = field(
+        default_factory=lambda: NO_SERIES
+    )  # ids of series with a lateness bound: their rows may lie before others that are stored
     partials: Closed = NOTHING
     steps: list[CursorStep] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)

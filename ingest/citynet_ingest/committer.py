@@ -24,6 +24,7 @@ from citynet_ingest.commit import Answers, Commit
 from citynet_ingest.copybody import days_of
 from citynet_ingest.isolation import condemned, refused_rows
 from citynet_ingest.lanes import lane_of
+from citynet_ingest.lateness import bounds_of
 from citynet_ingest.letter import Letter, reopen
 from citynet_ingest.link import AWAY, Link
 from citynet_ingest.ownership import as_bytes, claim, formers, last_commit
@@ -92,6 +93,7 @@ class Committer:
         self._trimmed_at = 0.0
         self._asked: list[Letter] = []
         self._spread: list[Spread] = []  # as it was told last
+        self._unlearned: dict[str, tuple[int, int]] = {}  # likewise
         self.lanes_before: frozenset[int] | None = None  # those of ours that somebody had worked on before this start
         self.stopping = self._link.stopping
         self.watchdog = self._link.watchdog
@@ -108,7 +110,8 @@ class Committer:
 
     def _fresh_state(self) -> State:
         receipts = {lane: Receipts(self._receipts_keep) for lane in self._link.lanes}
-        return State(Engine(self._writer.rules, self._is_ours), receipts, self._watermarks)
+        engine = Engine(self._writer.rules, self._is_ours, bounds_of(self._settings.lateness))
+        return State(engine, receipts, self._watermarks)
 
     def _is_ours(self, info: SeriesInfo) -> bool:
         """Whether the readings of a series come to this worker."""
@@ -238,6 +241,7 @@ class Committer:
         if self._is_snapshot_due():
             checkpoint.take(self.state, commit, _now_us())
             self._look_for_spread(self.state, commit)
+            self._unlearned = report.health(self.state.engine, self._unlearned)
             self._snapshot_at = time.monotonic()
 
     def _look_for_spread(self, state: State, commit: Commit) -> None:

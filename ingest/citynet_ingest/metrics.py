@@ -73,10 +73,23 @@ RULES_SPREAD = Gauge(
     "Rules of this worker that join series of other workers, and are not evaluated as they are written.",
     registry=REGISTRY,
 )
+RULES_UNLEARNED = Gauge(
+    "citynet_ingest_rules_unlearned",
+    "Objects of rules that learn (kind relation) which learned in vain and began anew: they are not judged.",
+    registry=REGISTRY,
+)
 RULES_REFUSED = Gauge(
     "citynet_ingest_rules_refused", "1 while the rule files were refused at the last reload.", registry=REGISTRY
 )
 RULES_FAILED = Counter("citynet_ingest_rules_failed", "Rules taken out because they threw on data.", registry=REGISTRY)
+HELD = Gauge(
+    "citynet_ingest_held", "Readings of series with a lateness bound that wait for their order.", registry=REGISTRY
+)
+HURRIED = Gauge(
+    "citynet_ingest_hurried",
+    "Readings evaluated before their order was certain, because too many waited, since the last start or reload.",
+    registry=REGISTRY,
+)
 LATE_SPANS = Gauge("citynet_ingest_late_spans", "Series with late readings that wait for hindsight.", registry=REGISTRY)
 HINDSIGHT = Counter(
     "citynet_ingest_hindsight",

@@ -82,7 +82,8 @@ class Planner:
         grouped = _joined(self._columns)
         fed = self._state.engine.feed(grouped)
         commit.rows = _for_storage(SeriesBatch(grouped.series, grouped.time_us, grouped.value, fed.quality))
-        commit.partials = self._state.rollup.feed(commit.rows)
+        commit.bounded = self._state.engine.bounded()
+        commit.partials = self._state.rollup.feed(commit.rows, commit.bounded)
         commit.transitions = [*fed.transitions, *self._state.engine.advance(self._state.watermarks.take())]
         return commit, self._answers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -80,6 +81,7 @@ def _catch_up(
             transitions += state.engine.feed(batch).transitions
             replay(state.rollup, batch, unopened)
             reread += len(batch)
+    state.engine.hear(time.time_ns() // 1000)
     return transitions, reread + reopen(connection, state.rollup, unopened, _blocks)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from citynet.runtime import log
 from citynet_ingest import metrics
 from citynet_ingest.commit import Commit, SystemEvent
+from citynet_rules.engine import Engine
 from citynet_rules.guard import RuleFailedError
 from citynet_rules.joint.spread import Spread
 from citynet_rules.spec import RuleSet
@@ -49,6 +50,20 @@ def spread(found: Sequence[Spread], worker: str) -> SystemEvent:
     """Rules join series of other workers; returns the event for the database."""
     detail = str(found[0]) if len(found) == 1 else f"{found[0]} (and {len(found) - 1} more)"
     return SystemEvent("rules_spread", f"worker {worker}", len(found), detail[:500])
+
+
+def health(engine: Engine, before: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Say of the engine what nobody would notice; what it is about. `before` is what was said last."""
+    held, hurried = engine.held
+    metrics.HELD.set(held)
+    metrics.HURRIED.set(hurried)
+    unlearned = engine.unlearned()
+    metrics.RULES_UNLEARNED.set(sum(objects for objects, _ in unlearned.values()))
+    for rule, (objects, tries) in unlearned.items():
+        if (objects, tries) != before.get(rule):
+            effect = "its readings follow no relation that is tight enough; until they do, these objects are not judged"
+            _log.warning("rule-unlearned", rule=rule, objects=objects, tries=tries, effect=effect)
+    return unlearned
 
 
 def refused(problems: Sequence[str], worker: str) -> dict[str, object]:

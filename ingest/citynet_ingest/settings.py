@@ -11,6 +11,7 @@ from citynet.formats import THINGSBOARD, is_known
 from citynet.ids import SHARDS
 from citynet.runtime.settings import Table, table_config
 from citynet_ingest.lanes import LANES, dealt, lanes_of
+from citynet_ingest.lateness import ENTRIES_MAX, LatenessSettings
 from citynet_ingest.sources import SOURCES_MAX, SourceSettings, check_apart
 
 
@@ -83,6 +84,12 @@ class IngestSettings(Table):
         gt=0,
         description="How long after a series' last late reading what came late is judged in hindsight; at most 30 times this"
         " after the first.",
+    )
+    lateness: list[LatenessSettings] = Field(
+        default_factory=list,
+        max_length=ENTRIES_MAX,
+        description="Series whose readings may come out of order: tables [[ingest.lateness]] with devices and metrics (globs)"
+        " and bound_s. Their rules wait for the bound; the first entry that names a series counts, others have none.",
     )
     rules: list[Path] = Field(default_factory=list, description="Rule files besides the shipped packs.")
     shipped_rules: bool = Field(True, description="Arm the rule packs that come with citynet.")

@@ -11,7 +11,10 @@ the laws:
   without the LATE flag, in time order, gives the same state and, again, the same transitions with the same ids (law 5);
 - history fed through it gives what it gave live, as long as the watermarks keep their promise (law 6).
 
-A watermark W of a source promises that no reading of its series at or before W is still to come.
+Of a series with a lateness bound readings are put in order first (`citynet_rules.reorder`): order within the bound changes
+nothing (law 4). Its readings get no flags of rules: they are stored before they are evaluated.
+
+A watermark W of a source promises that no reading of its series at or before W, less its bound, is still to come.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import numpy as np
 from citynet.batch import F64, I32, I64, U8, Bools, SeriesBatch
 from citynet.errors import CitynetError
 from citynet.quality import LATE
+from citynet_rules import reorder
 from citynet_rules.derived import in_order
 from citynet_rules.group import Group
 from citynet_rules.guard import advanced, fed
@@ -35,6 +39,7 @@ from citynet_rules.kinds import KINDS
 from citynet_rules.kinds.jump import JumpRule
 from citynet_rules.kinds.kind import Segments, usable_rows
 from citynet_rules.late import late_rows
+from citynet_rules.reorder import Held, Reorder
 from citynet_rules.rule import Rule, microseconds
 from citynet_rules.series import SERVER, SeriesTable
 from citynet_rules.snapshot import Part, Snapshot, decode, encode
@@ -61,6 +66,9 @@ class Fed:
     transitions: list[Transition]
 
 
+Found = list[list[Transition]]
+
+
 class Engine:
     """Evaluates a rule set on any number of series.
 
@@ -69,12 +77,21 @@ class Engine:
     may change something.
     """
 
-    def __init__(self, rules: RuleSet, is_joined: Callable[[SeriesInfo], bool] = lambda _: True) -> None:
-        """`is_joined` says of which series the readings come here: joins would wait for others in vain."""
+    def __init__(
+        self,
+        rules: RuleSet,
+        is_joined: Callable[[SeriesInfo], bool] = lambda _: True,
+        bound_us: Callable[[SeriesInfo], int] | None = None,
+    ) -> None:
+        """`is_joined` says of which series the readings come here: joins would wait for others in vain. `bound_us` says of
+        each how late readings may come and change nothing (None: of none; history that is read in order has no need)."""
         self._is_joined = is_joined
-        self._may_spread = may_spread(rules)
+        self._bound_us = bound_us
+        self._reorder = None if bound_us is None else Reorder()
+        self._may_spread = may_spread(rules, rules.neighbours)
         self._rules = rules
         self._series = SeriesTable()
+        self._series.order = self._reorder
         derived, _ = in_order(rules.derived)
         names = frozenset(each.name for each in derived)
         joint = [rule for rule in rules if is_joint(rule, names)]
@@ -84,6 +101,8 @@ class Engine:
             if not is_joint(rule, names):
                 by_kind[rule.kind, rule.mode].append(rule)
         self._groups = [Group(KINDS[name], of_kind) for (name, _), of_kind in sorted(by_kind.items())]
+        waits_us = [] if self._stage is None else [node.join.wait_us for node in self._stage.nodes]
+        self._wait_us = min([WAIT_US, *waits_us])  # so much behind the server's watermark nothing waits for its order
         self._docket = Docket(rules, lambda rule: isinstance(KINDS[rule.kind], JointKind))
         self._jumps = [rule for rule in rules if isinstance(rule, JumpRule) and rule.mode == "live"]
         self._spikes: dict[int, int] = {}
@@ -110,6 +129,10 @@ class Engine:
         for slot, info in zip(slots.tolist(), infos.values(), strict=True):
             if self._series.info[slot] is None:
                 fresh.append((slot, info))
+                if self._reorder is not None and self._bound_us is not None:
+                    self._series.set_bound(slot, bound_us := self._bound_us(info))
+                    if not bound_us:
+                        self._reorder.drop(slot)
             self._series.info[slot] = info
             self._series.set_source(slot, info.source)
             name = (info.device, info.metric)
@@ -131,12 +154,56 @@ class Engine:
         ids = batch.series[start]
         _check_grouped(ids)
         slot = self._series.slots(ids)
+        if self._series.is_bounded and (waits := self._series.bound_us[slot] > 0).any():
+            found = self._feed_some_in_order(batch, quality, slot, waits)
+        else:
+            found = self._feed_as_they_come(batch, quality, slot)
+        return Fed(quality, self._judged(found) if found else [])
+
+    def _feed_as_they_come(self, batch: SeriesBatch, quality: U8, slot: I64) -> Found:
+        """Evaluate readings of series without a bound; `quality` gets its flags."""
+        start = batch.starts()
         late = late_rows(batch.time_us, start, self._series.tip_us[slot])
         if late is not None:
             quality[late] |= LATE
         segments = self._segments(batch, start, slot, late)
+        found = self._evaluate(segments)
+        quality[slice(None) if late is None else ~late] |= segments.flags
+        return found
+
+    def _feed_some_in_order(self, batch: SeriesBatch, quality: U8, slot: I64, waits: Bools) -> Found:
+        """The same where series that `waits` names have a bound."""
+        rows = np.repeat(waits, np.diff(batch.starts(), append=len(batch)))
+        part, rest = batch.picked(rows), batch.picked(~rows)
+        if self._reorder is None:
+            raise AssertionError("bounds without order")
+        slots = slot[waits]
+        part = replace(part, quality=quality[rows])
+        tip_us, bound_us, reached_us = (column[slots] for column in self._columns_of_order())
+        late, released = self._reorder.take(slots, part, tip_us, bound_us, reached_us)
+        quality[rows] |= np.where(late, np.uint8(LATE), np.uint8(0))
+        found = self._release(released)
+        if len(rest):
+            own = quality[~rows]
+            found += self._feed_as_they_come(rest, own, slot[~waits])
+            quality[~rows] = own
+        return found
+
+    def _columns_of_order(self, marks: Mapping[str, int] | None = None) -> tuple[I64, I64, I64]:
+        """By slot newest evaluated reading, bound, and how far watermarks have come, or will have with `marks`."""
+        series = self._series
+        return series.tip_us, series.bound_us, series.reach_us(marks or {}, self._wait_us)
+
+    def _release(self, rows: Held) -> Found:
+        """Evaluate readings that waited, by slot and time."""
+        start = np.flatnonzero(np.diff(rows["slot"], prepend=-1)).astype(np.int64)
+        batch = SeriesBatch(rows["slot"], rows["time_us"], rows["value"], rows["quality"])
+        return self._evaluate(self._segments(batch, start, rows["slot"][start], None))
+
+    def _evaluate(self, segments: Segments) -> Found:
+        """What rules say to accepted readings; their series move on."""
         if not len(segments):
-            return Fed(quality, [])
+            return []
         muted = replace(
             segments, flags=np.zeros_like(segments.flags)
         )  # rules in shadow leave no mark on what is stored
@@ -144,8 +211,7 @@ class Engine:
         self._series.move(segments)
         if self._stage is not None:
             found += self._dress_made(self._stage.feed(segments, self._series))
-        quality[slice(None) if late is None else ~late] |= segments.flags
-        return Fed(quality, self._judged(found))
+        return found
 
     def advance(self, watermarks: Mapping[str, int]) -> list[Transition]:
         """Event time has come this far, per source (µs since 1970; key "" is the server's own); lower values are
@@ -153,18 +219,44 @@ class Engine:
 
         Sources need not be known; each costs a dict entry, so their number is bounded by the fleet's.
         """
+        found: Found = []
+        if self._reorder:  # before watermarks have passed it: joins pass over what is behind them
+            _, bound_us, reached_us = self._columns_of_order(watermarks)
+            found += self._release(self._reorder.due(reached_us, bound_us))
         for source, watermark_us in watermarks.items():
             self._series.pass_time(source, watermark_us)
+        if self._reorder is not None:
+            self._reorder.settle()
         progress = self._series.progress()
-        found = [self._dress(group, advanced(group, progress)) for group in self._groups]
+        found += [self._dress(group, advanced(group, progress)) for group in self._groups]
         if self._stage is not None:
             found += self._dress_made(self._stage.advance(self._series))
         return self._judged(found)
 
     def tips(self) -> tuple[I32, I64]:
-        """Ids (int32) of all series that were bound, fed or restored, and the newest accepted event time of each (int64
-        µs, -2**62 where there is none)."""
-        return self._series.ids.copy(), self._series.tip_us.copy()
+        """Ids (int32) of all series that were bound, fed or restored, and the event time behind which stored readings may be
+        unknown to each: the newest that was evaluated, or the frontier of one of which all wait (int64 µs, -2**62 where
+        there is neither)."""
+        tip_us = self._series.tip_us.copy()
+        if self._reorder:
+            tip_us = np.where(tip_us == NONE_US, self._reorder.frontier_us(self._series.bound_us), tip_us)
+        return self._series.ids.copy(), tip_us
+
+    def bounded(self) -> I32:
+        """Ids of the series that have a lateness bound, rising."""
+        if not self._series.is_bounded:
+            return np.empty(0, np.int32)
+        return np.sort(self._series.ids[self._series.bound_us > 0])
+
+    def hear(self, time_us: int) -> None:
+        """What waits was heard at this time by the clock of watermarks: after a restart, which nobody could tell of."""
+        if self._reorder is not None:
+            self._reorder.hear(time_us)
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """Readings that wait for their order, and how many were released too early because too many waited."""
+        return (0, 0) if self._reorder is None else (len(self._reorder), self._reorder.hurried)
 
     @property
     def pairs(self) -> int:
@@ -181,9 +273,13 @@ class Engine:
         """What is not evaluated as it is written because readings come elsewhere, by rule; for bound series."""
         if not self._may_spread:
             return []
-        return spread(
-            self._rules, {info.device: self._is_joined(info) for info in self._series.info if info is not None}
-        )
+        is_here = {info.device: self._is_joined(info) for info in self._series.info if info is not None}
+        return spread(self._rules, is_here, self._rules.neighbours)
+
+    def unlearned(self) -> dict[str, tuple[int, int]]:
+        """Rules that learn and have found nothing to learn: how many of their objects, and the most often that one of them
+        began anew."""
+        return {} if self._stage is None else self._stage.unlearned()
 
     def open_alerts(self) -> list[OpenAlert]:
         """What is in force, by rule and object. A database that believes in more (its rule is gone or was changed) may
@@ -209,6 +305,7 @@ class Engine:
                 tables=[group.save(slots) for group, slots in self._tables()],
                 joins=[] if self._stage is None else self._stage.save(),
                 docket=self._docket.save(),
+                held=b"" if self._reorder is None else self._reorder.save(ids),
             )
         )
 
@@ -243,6 +340,7 @@ class Engine:
                     group.check(table)
             if self._stage is not None:
                 self._stage.check(snapshot.joins)
+        held = [reorder.read(snapshot.held) for snapshot in snapshots]
         self._series.reset()
         for part, snapshot, ids in reversed(list(zip(parts, snapshots, fed, strict=True))):
             taken = part.has(ids)
@@ -250,6 +348,7 @@ class Engine:
             self._series.put(ids[taken], tip_us[taken], tip[taken])
         for source, watermark_us in _lowest_watermarks(parts, snapshots).items():
             self._series.pass_time(source, watermark_us)
+        self._load_held([rows[part.has(rows["series"])] for part, rows in zip(parts, held, strict=True)])
         for group, slots in self._tables():
             kept = [
                 (part, table)
@@ -260,6 +359,19 @@ class Engine:
         if self._stage is not None:
             self._stage.load([(part, snapshot.joins) for part, snapshot in zip(parts, snapshots, strict=True)])
         self._docket.load([(part, snapshot.docket) for part, snapshot in zip(parts, snapshots, strict=True)])
+
+    def _load_held(self, held: Sequence[Held]) -> None:
+        """Readings that wait, of all parts: each of them was stored, wherever it is known from."""
+        if self._reorder is None:
+            return
+        rows = reorder.joined(held)
+        ids, of = np.unique(rows["series"].astype(np.int32), return_inverse=True)
+        slot = self._series.slots(ids)[of]
+        known = np.array(
+            [self._series.info[s] is None or self._series.bound_us[s] > 0 for s in slot.tolist()], np.bool_
+        )
+        tip_us, _, reached_us = (column[slot[known]] for column in self._columns_of_order())
+        self._reorder.load(slot[known], rows[known], tip_us, reached_us)
 
     def _tables(self) -> list[tuple[Group, I32]]:
         """All groups, each with the ids by which its slots are known in snapshots."""

@@ -1,4 +1,7 @@
-"""Which readings are late: their time is not after the newest one of their series that was accepted before them."""
+"""Which readings are late: their time is not after the newest one of their series that was accepted before them.
+
+Of a series with a lateness bound: `citynet_rules.reorder`.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +35,21 @@ def late_rows(time_us: I64, start: I64, tip_us: I64) -> Bools | None:
     rising[start] = time_us[start] > tip_us
     if rising.all():
         return None
+    late: Bools = time_us <= newest_before(time_us, start, tip_us)
+    return late
+
+
+def newest_before(time_us: I64, start: I64, tip_us: I64) -> I64:
+    """For every row of a grouped batch (as `late_rows`) the newest time before it, of its group or its group's tip."""
     # A running maximum a group, as one over all rows: times become ranks, and each group's ranks lie above
     # those of the group before it. Ranks instead of times, because times may be anything and must not
     # overflow.
-    ranks = np.unique(np.concatenate([time_us, tip_us]), return_inverse=True)[1].astype(np.int64)
+    times, ranks = np.unique(np.concatenate([time_us, tip_us]), return_inverse=True)
     group = np.repeat(np.arange(len(start)), np.diff(start, append=len(time_us)))
     base = group * (len(ranks) + 1)
     rank = ranks[: len(time_us)] + base
     before = np.empty_like(rank)
     before[1:] = rank[:-1]
     before[start] = ranks[len(time_us) :] + base[start]
-    late: Bools = rank <= np.maximum.accumulate(before)
-    return late
+    newest: I64 = times[np.maximum.accumulate(before) - base]
+    return newest

@@ -47,7 +47,8 @@ class JoinTable(msgspec.Struct, frozen=True):
 
 class Snapshot(msgspec.Struct, frozen=True):
     """Newest reading of every series that was fed (`ids` int32, `tip_us` int64, `tip` float64, ordered by id),
-    watermarks by source, the kinds' pairs, the states of what is made of several series, and those of the verdicts."""
+    watermarks by source, the kinds' pairs, the states of what is made of several series, those of the verdicts, and readings
+    of series with a lateness bound that wait to be released."""
 
     ids: bytes
     tip_us: bytes
@@ -56,6 +57,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     tables: list[KindTable]
     joins: list[JoinTable] = []
     docket: bytes = b""
+    held: bytes = b""
 
     def of_kind(self, kind: str) -> list[KindTable]:
         """The tables of a kind: one of its live rules and one of those in shadow, where there are any."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from citynet.ids import is_id
 from citynet_rules.condition import check_zone
 from citynet_rules.derived import Derived, closures, in_order
 from citynet_rules.kinds import KINDS
-from citynet_rules.kinds.witness import NEIGHBOURS_MAX
+from citynet_rules.kinds.witness import NEIGHBOURS_MAX, WitnessRule
 from citynet_rules.override import OVERRIDE, Head, Places, Written, head_of, overridden, unknown_rule
 from citynet_rules.rule import Rule, names_in
 from citynet_rules.rulefile import SUFFIXES, Key, RuleFile, RuleFileError, read
@@ -252,11 +252,19 @@ class _Loaded:
             if getattr(rule, "clock", "") == "server" and (rule.when or rule.metric in units):
                 reason = "what waits for other series has no clock but their watermarks: only source is possible here"
                 found.append(f"{self.origins[rule.id]}: {rule.id}.clock: {reason}")
+            if isinstance(rule, WitnessRule):
+                found += self._unheard(rule, units.keys())
             if units.get(rule.metric, rule.unit) != rule.unit:
                 where = f"{self.origins[rule.id]}: {rule.id}.unit"
                 found.append(f"{where}: {rule.unit!r}, but {rule.metric} is in {units[rule.metric]!r}")
         self.derived = ordered
         return found
+
+    def _unheard(self, rule: WitnessRule, derived: Container[str]) -> list[str]:
+        """A witness rule is about what is read; on a derived metric it would never speak."""
+        named = [("metric", rule.metric), *((f"beside.{n}.metric", each.metric) for n, each in enumerate(rule.beside))]
+        reason = "is a derived metric: witnesses are read, not made, and it would never speak"
+        return [f"{self.origins[rule.id]}: {rule.id}.{key}: {name} {reason}" for key, name in named if name in derived]
 
 
 def _not_near(metric: object, device: object, others: object) -> str | None:

@@ -197,13 +197,65 @@ def test_an_operators_night(browser: Any, server: Served, dsn: str, names: dict[
     assert [message for message in page.complaints() if "401" not in message] == []
 
 
-def test_a_chart_shows_the_raise_and_its_limit(browser: Any, server: Served, names: dict[str, str]) -> None:
+CONTRAST = """
+const light = (colour) => {
+  const part = colour.match(/[0-9.]+/g).slice(0, 3).map((n) => n / 255);
+  const [r, g, b] = part.map((x) => x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const behind = (node) => {
+  const colour = getComputedStyle(node).backgroundColor;
+  return colour === "rgba(0, 0, 0, 0)" && node.parentElement ? behind(node.parentElement) : colour;
+};
+const node = document.querySelector(arguments[0]);
+const [a, b] = [light(getComputedStyle(node).color), light(behind(node))].sort((x, y) => y - x);
+return (a + 0.05) / (b + 0.05);
+"""
+"""Contrast of an element's text with what is behind it, as WCAG has it."""
+
+
+def learn_more(dsn: str, names: dict[str, str]) -> None:
+    """A verdict on the red alert, an alert that was found in hindsight and revised, a rule that failed on data."""
+    with database(dsn) as connection:
+        verdict = (names["gas"], "读数跳变后即恢复", "the reading leaps and comes back")
+        connection.execute("SELECT record_verdict(%s, 'device', 'maintenance', now(), %s, %s)", verdict)
+        connection.execute("UPDATE alert SET known_at = now() WHERE id = %s", (names["old"],))
+        api_seed.add_transition(connection, names["old"], "revise", 3, datetime.now(UTC), None, None, {})
+        connection.execute(
+            "INSERT INTO system_event (kind, object, since, count, detail) VALUES ('rule_failed', 'gas-ch4-rise', now(), 1, '')"
+        )
+
+
+def test_a_chart_shows_the_raise_and_its_limit(browser: Any, server: Served, dsn: str, names: dict[str, str]) -> None:
+    """And what was learned since: a verdict, hindsight, a rule that failed; in both languages and by night."""
+    learn_more(dsn, names)
     page = Page(browser, f"{server.url}/#alert/{names['gas']}")
     page.open()
     page.until(lambda: bool(page.all(".chart .curve")), "the curve")
     assert page.text(".chart .limit.main text") == "红色 50 %LEL"
     assert page.text(".chart .raise text") == "发生"
     assert "最高 5" in str(page.one(".chart").get_attribute("aria-label"))
+    for said, failed, learned, revised in (
+        ("疑似设备故障 · 转维护核查", "规则 gas-ch4-rise 处理数据时出错，已停用", "补判：获知于", "据迟到数据修正"),
+        (
+            "Probably the device · for maintenance",
+            "rule gas-ch4-rise failed on data",
+            "In hindsight: learned",
+            "Revised by late data",
+        ),
+    ):
+        page.until(lambda said=said: said in page.text("#detail"), "the verdict")  # type: ignore[misc]
+        page.until(lambda failed=failed: failed in page.text("#banner"), "the rule that failed")  # type: ignore[misc]
+        browser.execute_script("location.hash = arguments[0]", f"#alert/{names['old']}")
+        page.until(lambda learned=learned: learned in page.text("#detail"), "hindsight")  # type: ignore[misc]
+        page.until(lambda revised=revised: revised in page.text(".transitions"), "its revision")  # type: ignore[misc]
+        browser.execute_script("location.hash = arguments[0]", f"#alert/{names['gas']}")
+        page.one("#desk [data-act='language']").click()
+    page.one("#desk [data-act='theme']").click()
+    page.until(lambda: page.one("html").get_attribute("data-theme") == "night", "night")
+    page.until(lambda: "疑似设备故障" in page.text("#detail"), "the verdict by night")
+    for selector in ("#banner", "#detail dd strong", "#detail dd .quiet", ".transitions"):
+        assert browser.execute_script(CONTRAST, selector) >= 4.5, selector
     assert page.complaints() == []
 
 

@@ -7,11 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 
-from tests.patience import DEADLINE_S, promptly
+from tests.patience import DEADLINE_S, promptly, wait_for
 
+RULES = """
+[[override]]
+rule = "gas-h2s"
+author = "test"
+reason = "test"
+date = 2026-01-01
+mode = "shadow"
+"""
 COMMAND = [sys.executable, "-m", "citynet", "demo"]
 
 
@@ -34,8 +43,17 @@ def test_chaos_demo_loses_and_doubles_nothing() -> None:
     assert summary["sent"] > 15_000
 
 
-def test_ctrl_c_stops_everything_within_five_seconds() -> None:
-    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+def test_ctrl_c_stops_everything_within_five_seconds(folder: Path) -> None:
+    """With a rule file of the city's own, that the workers have armed."""
+    rules = folder / "city.toml"
+    rules.write_text(RULES, encoding="utf-8")
+    kept = folder / "kept"
+    with subprocess.Popen(
+        [*COMMAND, "--rules", str(rules), "--keep", str(kept)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as demo:
         assert demo.stdout is not None
         seen = ""
         for line in demo.stdout:
@@ -44,6 +62,10 @@ def test_ctrl_c_stops_everything_within_five_seconds() -> None:
                 break
         assert "console  http://127.0.0.1:" in seen
         assert "token    cn_" in seen
+        armed = '"shadow": 1, "event": "rules-armed"'  # the one that the city's file puts there
+        wait_for(
+            lambda: any(armed in path.read_text() for path in (kept / "logs").iterdir()), "the city's file is armed"
+        )
         started = children_of(demo.pid)
         assert len(started) >= 7, "postgres, mosquitto, ingest, api, two gateways, sim"
         with promptly(5.0):

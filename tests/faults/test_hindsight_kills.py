@@ -99,3 +99,14 @@ def test_one_series_that_cannot_be_judged_ends_nothing(dsn: str, folder: Path) -
         broken = RuleSet(load_rules([rules]).rules, derived=(None,))  # type: ignore[arg-type]
         Hindsight(lambda: connection, lambda: broken, 1e-9).look(connection)
         assert late.waiting(connection) == 0
+
+
+def test_of_two_workers_one_looks_and_the_other_takes_over(dsn: str) -> None:
+    """The lock is the session's: whoever loses the database loses it, and nobody looks twice."""
+    first, second = (Hindsight(lambda: None, lambda: RuleSet(()), 1e-9) for _ in range(2))  # type: ignore[arg-type,return-value]
+    with psycopg.connect(dsn, autocommit=True) as other:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            assert first._is_ours(connection)
+            assert first._is_ours(connection), "and stays so"
+            assert not second._is_ours(other)
+        wait_for(lambda: second._is_ours(other), "the second takes over")

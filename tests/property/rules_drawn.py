@@ -179,6 +179,14 @@ def weeks(draw: st.DrawFn, start_us: int) -> list[Reading]:
     return found
 
 
+Bounds = dict[int, int]
+UNBOUNDED = {info.id: 0 for info in SERIES}
+BOUNDS = st.just(UNBOUNDED) | st.fixed_dictionaries({info.id: one_of([0, 3, 20, 3600]) for info in SERIES}).map(
+    lambda bounds: {series: bound * SECOND for series, bound in bounds.items()}
+)
+"""Lateness bounds by series, µs: none, or several."""
+
+
 @st.composite
 def readings(draw: st.DrawFn) -> list[Reading]:
     """A few stretches, one after the other, each at its pace."""
@@ -188,8 +196,9 @@ def readings(draw: st.DrawFn) -> list[Reading]:
     return found
 
 
-def honest(rows: Sequence[Reading], places: set[int]) -> list[Op]:
-    """`rows` with watermarks after the positions in `places` (thousandths of the whole), each keeping its promise."""
+def honest(rows: Sequence[Reading], places: set[int], bounds: Bounds) -> list[Op]:
+    """`rows` with watermarks after the positions in `places` (thousandths of the whole), each keeping its promise: what still
+    comes is less than its series' bound behind it."""
     ops: list[Op] = []
     chosen = {place * len(rows) // 1000 for place in places}
     of_series = {info.id: info.source for info in SERIES}
@@ -197,7 +206,7 @@ def honest(rows: Sequence[Reading], places: set[int]) -> list[Op]:
     for position, row in enumerate(rows):
         ops.append(row)
         for source in ("", *sorted(set(of_series.values()))) if position in chosen else ():
-            coming = [r.time_us for r in rows[position + 1 :] if source in ("", of_series[r.series])]
+            coming = [r.time_us + bounds[r.series] for r in rows[position + 1 :] if source in ("", of_series[r.series])]
             ops.append(Mark(source, min(coming, default=newest_us) - 1))
     return ops
 
@@ -206,9 +215,9 @@ END = dict.fromkeys(["", *(info.source for info in SERIES)], 1 << 52)
 """Watermarks past everything."""
 
 
-def city(of: RuleSet) -> Engine:
-    """A fresh engine with the series bound."""
-    fresh = Engine(of)
+def city(of: RuleSet, bounds: Bounds = UNBOUNDED) -> Engine:
+    """A fresh engine with the series bound; `bounds` are those of their lateness."""
+    fresh = Engine(of, bound_us=None if bounds is UNBOUNDED else lambda info: bounds[info.id])
     fresh.bind(SERIES)
     return fresh
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, nan
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from citynet.batch import SeriesBatch
+from citynet.quality import LATE
 from citynet_rules.derived import Derived
 from citynet_rules.engine import Engine, Fed, SeriesInfo, Transition
 from citynet_rules.kinds import KINDS
@@ -362,6 +363,26 @@ def apply(target: Engine, ops: Sequence[Op], cuts: Iterable[int] = ()) -> list[T
         else:
             waiting.append(op)
     return found + (feed(target, waiting)[0] if waiting else [])
+
+
+def replayed(
+    live: Engine, replay: Engine, ops: Sequence[Op], end: Mapping[str, int], cuts: Callable[[int], set[int]]
+) -> None:
+    """Law 6: history through `replay` gives what `ops` give live. History is what is stored, without the late rows, in order of
+    time and without the watermarks on the way; `cuts` are the places where it is cut, of so many rows."""
+    stored: list[Reading] = []
+    found: list[Transition] = []
+    for op in ops:
+        if isinstance(op, Mark):
+            found += live.advance({op.source: op.time_us})
+        else:
+            transitions, quality = feed(live, [op])
+            found += transitions
+            stored.append(Reading(op.series, op.time_us, op.value, quality[0]))
+    found += live.advance(end)
+    history = sorted((row for row in stored if not row.quality & LATE), key=lambda row: row.time_us)
+    assert keys(apply(replay, history, cuts(len(history))) + replay.advance(end)) == keys(found)
+    assert replay.snapshot() == live.snapshot()
 
 
 def honest(readings: Sequence[Reading], places: Iterable[int]) -> list[Op]:

@@ -13,8 +13,8 @@ from citynet_rules.engine import Engine, Transition
 from citynet_rules.kinds import KINDS
 from citynet_rules.spec import RuleSet
 
-from .rules_drawn import DAY, DRAWN, END, HOUR, WEEK, city, honest, readings, rules
-from .rules_streams import ALL, SECOND, Mark, Op, Reading, apply, feed, key, keys, rule, several
+from .rules_drawn import BOUNDS, DAY, DRAWN, END, HOUR, UNBOUNDED, WEEK, Bounds, city, honest, readings, rules
+from .rules_streams import ALL, SECOND, Mark, Op, Reading, apply, feed, key, keys, replayed, rule, several
 
 PLACES = st.sets(st.integers(0, 1000), max_size=8)
 
@@ -46,23 +46,27 @@ def test_slow_kinds_raise_and_clear_here_too(kind: str) -> None:
 
 
 @several
-@given(rules(), readings(), PLACES, PLACES)
-def test_law_2_cutting_the_input(of: RuleSet, rows: list[Reading], places: set[int], cuts: set[int]) -> None:
-    ops = honest(rows, places)
-    whole, cut = city(of), city(of)
+@given(rules(), readings(), BOUNDS, PLACES, PLACES)
+def test_law_2_cutting_the_input(
+    of: RuleSet, rows: list[Reading], bounds: Bounds, places: set[int], cuts: set[int]
+) -> None:
+    ops = honest(rows, places, bounds)
+    whole, cut = city(of, bounds), city(of, bounds)
     assert keys(apply(whole, ops)) == keys(apply(cut, ops, cuts_of(cuts, len(ops))))
     assert whole.snapshot() == cut.snapshot()
 
 
 @several
-@given(rules(), readings(), PLACES, st.data())
-def test_law_3_duplicates(of: RuleSet, rows: list[Reading], places: set[int], data: st.DataObject) -> None:
-    ops = honest(rows, places)
+@given(rules(), readings(), BOUNDS, PLACES, st.data())
+def test_law_3_duplicates(
+    of: RuleSet, rows: list[Reading], bounds: Bounds, places: set[int], data: st.DataObject
+) -> None:
+    ops = honest(rows, places, bounds)
     repeated = list(ops)
     for place in data.draw(st.lists(st.integers(0, max(len(ops) - 1, 0)), max_size=10)) if ops else ():
         if isinstance(op := ops[place], Reading):
             repeated.insert(data.draw(st.integers(repeated.index(op) + 1, len(repeated))), op)
-    once, twice = city(of), city(of)
+    once, twice = city(of, bounds), city(of, bounds)
     assert keys(apply(once, ops)) == keys(apply(twice, repeated))
     assert once.snapshot() == twice.snapshot()
 
@@ -70,7 +74,7 @@ def test_law_3_duplicates(of: RuleSet, rows: list[Reading], places: set[int], da
 @several
 @given(rules(), readings(), st.randoms(use_true_random=False), PLACES)
 def test_law_4_series_may_come_in_any_order(of: RuleSet, rows: list[Reading], random: object, cuts: set[int]) -> None:
-    """Within the bound, which is 0 in a series and the watermarks' between series: each keeps its order, they mix anew."""
+    """Without watermarks on the way series need not wait for each other: each keeps its order, they mix anew."""
     turns = [row.series for row in rows]
     random.shuffle(turns)  # type: ignore[attr-defined]
     waiting = {series: [row for row in rows if row.series == series] for series in turns}
@@ -82,13 +86,35 @@ def test_law_4_series_may_come_in_any_order(of: RuleSet, rows: list[Reading], ra
 
 
 @several
-@given(rules(), readings(), PLACES, PLACES, st.booleans())
-def test_law_5_crashes(of: RuleSet, rows: list[Reading], places: set[int], crashes: set[int], early: bool) -> None:
+@given(rules(), readings(), BOUNDS, PLACES, PLACES, st.data())
+def test_law_4_order_within_the_bound_changes_nothing(
+    of: RuleSet, rows: list[Reading], bounds: Bounds, places: set[int], cuts: set[int], data: st.DataObject
+) -> None:
+    """What comes late within its series' bound gives what it would have given in order and without a bound; none is late."""
+    first = {(row.series, row.time_us): row for row in reversed(rows)}
+    ordered = sorted(first.values(), key=lambda row: row.time_us)
+    shares = data.draw(st.lists(st.sampled_from([0, 0, 0.1, 0.5, 0.99]), min_size=len(ordered), max_size=len(ordered)))
+    delayed = [row.time_us + int(share * bounds[row.series]) for row, share in zip(ordered, shares, strict=True)]
+    come = [ordered[n] for n in sorted(range(len(ordered)), key=delayed.__getitem__)]
+    ops = honest(come, places, bounds)
+    plain, mixed = city(of), city(of, bounds)
+    expected = keys(apply(plain, ordered) + plain.advance(END))
+    assert keys(apply(mixed, ops, cuts_of(cuts, len(ops))) + mixed.advance(END)) == expected
+    assert mixed.open_alerts() == plain.open_alerts()
+    assert [column.tolist() for column in mixed.tips()] == [column.tolist() for column in plain.tips()]
+    assert not come or not any(code & LATE for code in feed(city(of, bounds), come)[1])
+
+
+@several
+@given(rules(), readings(), BOUNDS, PLACES, PLACES, st.booleans())
+def test_law_5_crashes(
+    of: RuleSet, rows: list[Reading], bounds: Bounds, places: set[int], crashes: set[int], early: bool
+) -> None:
     """Killed anywhere: restored from the snapshot before the last (or, `early`, from the first), stored rows read again."""
-    ops = honest(rows, places)
-    undisturbed = city(of)
+    ops = honest(rows, places, bounds)
+    undisturbed = city(of, bounds)
     expected = apply(undisturbed, ops, range(len(ops))) + undisturbed.advance(END)
-    live, stored, marks = city(of), list[Reading](), dict[str, int]()
+    live, stored, marks = city(of, bounds), list[Reading](), dict[str, int]()
     saved = [live.snapshot()]
     noted: dict[tuple[object, ...], Transition] = {}
     for position, op in enumerate(ops):
@@ -100,7 +126,7 @@ def test_law_5_crashes(of: RuleSet, rows: list[Reading], places: set[int], crash
             stored.append(Reading(op.series, op.time_us, op.value, quality[0]))
         noted.update((key(t), t) for t in found)
         if position in cuts_of(crashes, len(ops)):
-            live = revived(of, saved[0] if early else saved[-1], stored, noted)
+            live = revived(city(of, bounds), saved[0] if early else saved[-1], stored, noted)
             noted.update((key(t), t) for t in live.advance(marks))
             saved.append(live.snapshot())
     noted.update((key(t), t) for t in live.advance(END))
@@ -108,9 +134,8 @@ def test_law_5_crashes(of: RuleSet, rows: list[Reading], places: set[int], crash
     assert live.snapshot() == undisturbed.snapshot()
 
 
-def revived(of: RuleSet, saved: bytes, stored: list[Reading], noted: dict[tuple[object, ...], Transition]) -> Engine:
+def revived(fresh: Engine, saved: bytes, stored: list[Reading], noted: dict[tuple[object, ...], Transition]) -> Engine:
     """The snapshot, and what was stored above its tips and not late, in order of time."""
-    fresh = city(of)
     fresh.restore(saved)
     ids, times = fresh.tips()
     tips = dict(zip(ids.tolist(), times.tolist(), strict=True))
@@ -121,29 +146,18 @@ def revived(of: RuleSet, saved: bytes, stored: list[Reading], noted: dict[tuple[
 
 
 @several
-@given(rules(), readings(), PLACES, PLACES)
-def test_law_6_replay_is_live(of: RuleSet, rows: list[Reading], places: set[int], cuts: set[int]) -> None:
-    ops = honest(rows, places)
-    live, stored, found = city(of), list[Reading](), list[Transition]()
-    for op in ops:
-        if isinstance(op, Mark):
-            found += live.advance({op.source: op.time_us})
-        else:
-            transitions, quality = feed(live, [op])
-            found += transitions
-            stored.append(Reading(op.series, op.time_us, op.value, quality[0]))
-    found += live.advance(END)
-    history = sorted((row for row in stored if not row.quality & LATE), key=lambda row: row.time_us)
-    replay = city(of)
-    assert keys(apply(replay, history, cuts_of(cuts, len(history))) + replay.advance(END)) == keys(found)
-    assert replay.snapshot() == live.snapshot()
+@given(rules(), readings(), BOUNDS, PLACES, PLACES)
+def test_law_6_replay_is_live(
+    of: RuleSet, rows: list[Reading], bounds: Bounds, places: set[int], cuts: set[int]
+) -> None:
+    replayed(city(of, bounds), city(of, bounds), honest(rows, places, bounds), END, lambda count: cuts_of(cuts, count))
 
 
 @several
 @given(rules(), readings(), PLACES)
 def test_law_7_raise_and_clear_alternate(of: RuleSet, rows: list[Reading], places: set[int]) -> None:
     live = city(of)
-    found = [t for t in apply(live, honest(rows, places)) if t.kind != "verdict"]
+    found = [t for t in apply(live, honest(rows, places, UNBOUNDED)) if t.kind != "verdict"]
     found.sort(key=lambda t: (t.rule, t.object))
     still_open = set()
     for pair, of_pair in groupby(found, key=lambda t: (t.rule, t.object)):

@@ -29,6 +29,7 @@ from .rules_streams import (
     honest,
     key,
     keys,
+    replayed,
     several,
 )
 
@@ -212,23 +213,7 @@ def dealt(hands: list[Engine], before: dict[str, int], after: dict[str, int]) ->
 @several
 @given(READING_STREAMS, PLACES, PLACES)
 def test_law_6_replay_of_history_gives_what_live_gave(rows: list[Reading], places: set[int], cuts: set[int]) -> None:
-    """History is what is stored, without the late rows, in order of time and without the watermarks on the way."""
-    ops = honest(rows, places)
-    live = city()
-    stored: list[Reading] = []
-    found: list[Transition] = []
-    for op in ops:
-        if isinstance(op, Mark):
-            found += live.advance({op.source: op.time_us})
-        else:
-            transitions, quality = feed(live, [op])
-            found += transitions
-            stored.append(Reading(op.series, op.time_us, op.value, quality[0]))
-    found += live.advance(END)
-    history = sorted((row for row in stored if not row.quality & LATE), key=lambda row: row.time_us)
-    replay = city()
-    assert keys(apply(replay, history, cuts) + replay.advance(END)) == keys(found)
-    assert replay.snapshot() == live.snapshot()
+    replayed(city(), city(), honest(rows, places), END, lambda _: cuts)
 
 
 @several

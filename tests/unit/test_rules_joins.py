@@ -162,3 +162,38 @@ def test_a_rule_that_watches_nothing_here_is_not_told_of() -> None:
         "when": [{"metric": "x", "device": "b", "at_least": 5.0, "max_age_s": 60}],
     }  # fmt: skip
     assert half(KINDS["limit"].model.model_validate(WORDS | given), vote(objects={"far": ["b"]})).spread() == []
+
+
+def test_neighbours_elsewhere_are_told_of() -> None:
+    """Each doubted device here that has one; the rule goes on with those that are here."""
+    given = {
+        "kind": "witness", "domain": "device", "level": "blue", "band": 1.0, "hold_s": 30, "neighbours": {"band": 1.0},
+    }  # fmt: skip
+    rule = KINDS["witness"].model.model_validate(WORDS | given)
+    near = {"x": {"a": ("b",), "a2": ("a", "b"), "b": ("a",)}}
+    for is_joined, expected in (
+        (lambda info: info.source == "gw-a", ["rule r: neighbours of 2 devices are not heard here, such as b"]),
+        (lambda info: True, []),
+    ):
+        engine = Engine(RuleSet((rule,), neighbours=near), is_joined)
+        engine.bind([SeriesInfo(n, name, "x", f"gw-{name[0]}") for n, name in enumerate(("a", "b", "a2"), start=1)])
+        assert [str(told) for told in engine.spread()] == expected
+
+
+def test_a_relation_that_is_none_is_told_of() -> None:
+    """Two sensors that have nothing to do with each other: it learns again and again, and says how often."""
+    operand = {"metric": "x", "unit": "m", "max_age_s": 60}
+    given = {
+        "kind": "relation", "unit": "m", "levels": {"red": 4}, "learn_s": 16, "learn_count": 16, "follow_min": 1.0,
+        "objects": {"o": ["a", "b"]}, "operands": {"p": operand, "q": operand},
+    }  # fmt: skip
+    rule = KINDS["relation"].model.model_validate(WORDS | given)
+    engine, restored = city(rule), city(rule)
+    assert engine.unlearned() == {}
+    draw = np.random.default_rng(1)
+    for second in range(40):
+        feed(engine, 1, [second], float(draw.normal() * 100 ** draw.integers(0, 3)))
+        feed(engine, 2, [second], float(draw.normal()))
+    assert engine.unlearned() == {"r": (1, 2)}
+    restored.restore(engine.snapshot())
+    assert restored.unlearned() == {"r": (1, 2)}

@@ -234,3 +234,30 @@ def test_units(text: str, factor: Fraction, dimension: str) -> None:
 def test_units_that_are_not_understood(text: str) -> None:
     with pytest.raises(unit.UnitError):
         unit.parse(text)
+
+
+def test_a_witness_of_what_is_derived_is_refused_because_it_would_never_speak(tmp_path: Path) -> None:
+    rule = """
+[[rule]]
+id = "w"
+version = 1
+kind = "witness"
+title_zh = "测"
+title_en = "t"
+domain = "device"
+metric = "head_m"
+unit = "m"
+standard = "none"
+edition = "1"
+status = "D"
+level = "blue"
+band = 1
+hold_s = 30
+beside = [{ metric = "x", gain = 1.0, band = 1.0 }]
+"""
+    reason = "is a derived metric: witnesses are read, not made, and it would never speak"
+    (found,) = problems(tmp_path, GOOD + rule)
+    assert found.endswith(f": w.metric: head_m {reason}")
+    beside = rule.replace('metric = "head_m"', 'metric = "p"').replace('{ metric = "x"', '{ metric = "head_m"')
+    (found,) = problems(tmp_path, GOOD + beside)
+    assert found.endswith(f": w.beside.0.metric: head_m {reason}")

@@ -7,6 +7,8 @@ the snapshot and were not late, and drop what closes; it was written. Late readi
 has some gives partials of their own for them.
 
 A minute of a single reading closes like any other, and its hour counts it; but it is not among the minutes to be written.
+
+Series with a lateness bound have nothing open: their readings come in any order, and are treated as late ones are (ADR 35).
 """
 
 from __future__ import annotations
@@ -83,21 +85,22 @@ class Rollup:
         self._minute = none()  # by slot
         self._hour = none()
 
-    def feed(self, rows: SeriesBatch) -> Closed:
-        """Take stored readings, grouped by series, time ascending inside a series, `LATE` set by the engine."""
+    def feed(self, rows: SeriesBatch, bounded: I32 | None = None) -> Closed:
+        """Take stored readings, grouped by series, time ascending inside a series, `LATE` set by the engine. Of `bounded`
+        series nothing is open: their readings may come in any order and are given back as partials at once, as late ones."""
         if len(rows) > _FEW_ROWS:
-            return self._feed_many(rows)
+            return self._feed_many(rows, bounded)
         minutes: list[Row] = []
         hours: list[Row] = []
         taken = self._take_few(rows, minutes, hours)
-        rest = self._feed_many(rows.picked(slice(taken, None))) if taken < len(rows) else NOTHING
+        rest = self._feed_many(rows.picked(slice(taken, None)), bounded) if taken < len(rows) else NOTHING
         return rest.plus(table(minutes), table(hours)) if minutes or hours else rest
 
-    def _feed_many(self, rows: SeriesBatch) -> Closed:
+    def _feed_many(self, rows: SeriesBatch, bounded: I32 | None = None) -> Closed:
         if not len(rows):
             return NOTHING
         with np.errstate(over="ignore", invalid="ignore"):
-            current, late = split_late(rows)
+            current, late = split_late(rows, bounded)
             minutes, hours = self._take(of_rows(current, MINUTE_US)) if len(current) else (none(), none())
             if not len(late):
                 return Closed(minutes, hours)
@@ -115,7 +118,24 @@ class Rollup:
         idle = np.flatnonzero((minute["start_us"] != NONE_US) & (hour_us + HOUR_US + IDLE_US <= now_us))
         if not len(idle):
             return none(), none()
-        idle = idle[np.argsort(self._ids[idle])]
+        return self._closed(idle[np.argsort(self._ids[idle])])
+
+    def forget(self, ids: I32) -> tuple[Partials, Partials]:
+        """Close what is open of these series and know them no more; to be written like what `close_idle` gives."""
+        slot = self._slot_of[ids[ids < len(self._slot_of)]].astype(np.int64)
+        slot = slot[slot >= 0]
+        if not len(slot):
+            return none(), none()
+        slot = slot[np.argsort(self._ids[slot])]
+        closed = self._closed(slot[self._minute["start_us"][slot] != NONE_US])
+        self._slot_of[self._ids[slot]] = -1
+        self._ids[slot] = -1
+        return closed
+
+    def _closed(self, idle: I64) -> tuple[Partials, Partials]:
+        """Close the minutes and hours of these slots, which are by id and have a minute open."""
+        if not len(idle):
+            return none(), none()
         minutes, before = pick(self._minute, idle), pick(self._hour, idle)
         hours = coarser(minutes, HOUR_US)
         begun = before["start_us"] != NONE_US
@@ -135,8 +155,9 @@ class Rollup:
     def snapshot(self) -> bytes:
         """All open buckets. Equal states give equal bytes."""
         order = np.argsort(self._ids[: self._count]).astype(np.int64)
+        order = order[self._ids[order] >= 0]  # others were forgotten
         columns = (self._ids[order].astype("<i4"), pick(self._minute, order), pick(self._hour, order))
-        return _MAGIC + self._count.to_bytes(4, "little") + b"".join(column.tobytes() for column in columns)
+        return _MAGIC + len(order).to_bytes(4, "little") + b"".join(column.tobytes() for column in columns)
 
     def restore(self, state: bytes, only: I32 | None = None) -> None:
         """Take over the series of a snapshot, or those of `only` that are in it; others stay as they are.
@@ -159,7 +180,8 @@ class Rollup:
         put(self._hour, slot, pick(hour, wanted))
 
     def _take_few(self, rows: SeriesBatch, minutes: list[Row], hours: list[Row]) -> int:
-        """Take rows up to the first that is late or of an unknown series; returns how many. What closes is added."""
+        """Take rows up to the first that is late or of an unknown series, which one with a bound is; returns how many. What
+        closes is added."""
         for place, (series, time_us, value, quality) in enumerate(rows.rows()):
             slot = int(self._slot_of[series]) if series < len(self._slot_of) else -1
             if slot < 0 or quality & LATE:

@@ -3,7 +3,8 @@
 The columnstore path costs a third of the time and a tenth of the space, but pays only with enough rows a series, and
 `client_sorted` is a promise about the chunk, not only about one COPY: rows of a series that overlap what went there before come
 out of order (tried on TimescaleDB 2.29.2: no error, wrong `ORDER BY`). The rules engine's late flag is just what tells them
-apart: a row without it is newer than all of its series before, so only late rows take the ordinary way.
+apart: a row without it is newer than all of its series before, so only late rows take the ordinary way, and all rows of series
+with a lateness bound, of which that is not so.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from citynet.batch import SeriesBatch
+from citynet.batch import I32, SeriesBatch
 from citynet.quality import LATE
 
 DIRECT_ROWS_MIN = 5_000
@@ -40,9 +41,11 @@ def choose(rows: SeriesBatch, *, has_columnstore: bool) -> Why:
     return Why.DIRECT
 
 
-def split_late(rows: SeriesBatch) -> tuple[SeriesBatch, SeriesBatch]:
-    """(rows in time, late rows), both in the order they had."""
+def split_late(rows: SeriesBatch, bounded: I32 | None = None) -> tuple[SeriesBatch, SeriesBatch]:
+    """(rows in time, late rows and those of `bounded` series, which may be out of order), both in the order they had."""
     late = (rows.quality & LATE) != 0
+    if bounded is not None and len(bounded):
+        late |= np.isin(rows.series, bounded)
     if not late.any():
         return rows, SeriesBatch.empty()
     return rows.picked(~late), rows.picked(late)

@@ -10,10 +10,10 @@ from itertools import groupby
 import psycopg
 from psycopg.types.json import Jsonb
 
-from citynet.batch import SeriesBatch
+from citynet.batch import I32, SeriesBatch
 from citynet.runtime.failpoint import hit
 from citynet_ingest import metrics
-from citynet_ingest.commit import Commit, UplinkSpan
+from citynet_ingest.commit import NO_SERIES, Commit, UplinkSpan
 from citynet_ingest.copybody import copy_pieces
 from citynet_ingest.store import redrive, sql
 from citynet_ingest.store.fence import FencedError
@@ -72,7 +72,7 @@ def apply(connection: Connection, commit: Commit, target: Target) -> None:
         step = {"claim": target.claim, "number": commit.number}
         if connection.execute(sql.text("commit_step"), step).rowcount != 1:
             raise FencedError(f"worker {target.worker}: another ingest worker has taken our shards since; stopping")
-        copy_rows(connection, commit.rows, has_columnstore=target.has_columnstore)
+        copy_rows(connection, commit.rows, commit.bounded, has_columnstore=target.has_columnstore)
         note_late(connection, commit.rows)
         copy_partials(connection, commit.partials)
         _cursors(connection, commit)
@@ -98,9 +98,10 @@ def apply(connection: Connection, commit: Commit, target: Target) -> None:
     hit("ingest.after-commit")
 
 
-def copy_rows(connection: Connection, rows: SeriesBatch, *, has_columnstore: bool) -> None:
-    """COPY rows, sorted by series and time, into `reading`, each by the way that fits it."""
-    current, late = split_late(rows)
+def copy_rows(connection: Connection, rows: SeriesBatch, bounded: I32 = NO_SERIES, *, has_columnstore: bool) -> None:
+    """COPY rows, sorted by series and time, into `reading`, each by the way that fits it; rows of `bounded` series may be older
+    than what is stored of them, as late ones are."""
+    current, late = split_late(rows, bounded)
     why = choose(current, has_columnstore=has_columnstore)
     if len(current):
         metrics.COPIED.labels(why.value).inc(len(current))

@@ -45,6 +45,10 @@ class Learner(Front, Protocol):
 
     memory: Sequence[tuple[Any, ...]]
 
+    def tries(self, state: Rows) -> I64:
+        """How often the object of each row learned in vain; 0 where there is something learned, or not yet."""
+        ...
+
     def explain(self, state: Rows) -> tuple[tuple[float, float] | None, dict[str, Any]]:
         """What the evidence of an object's alerts says of what was learned, `state` being the object's row: the expected band,
         and more. It must not change once a score was told."""

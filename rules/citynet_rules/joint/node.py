@@ -300,6 +300,11 @@ class ScoreNode(Node):
         expected, more = self._front.explain(self.join.state[number : number + 1])
         return replace(event, expected=expected, more=more)
 
+    def tries(self) -> I64:
+        """How often each object learned in vain; 0 where there is something learned, or not yet."""
+        front = self._front
+        return front.tries(self.join.state) if isinstance(front, Learner) else np.zeros(len(self.join), np.int64)
+
     def make(self, block: Block) -> Made | None:
         at = block.instants
         score = self._front.score(block, at)

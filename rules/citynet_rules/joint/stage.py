@@ -125,7 +125,7 @@ class Stage:
         changed = {node.name: _none() for node in self.nodes}
         watermark_us = series.watermark_us(segments.slot)
         for node in self.nodes:
-            promised_us = np.maximum(watermark_us, _less(series.server_us, node.join.wait_us))
+            promised_us = np.maximum(watermark_us, series.waited_us(segments.slot, node.join.wait_us))
             changed[node.name] = node.join.take(segments, promised_us, made=False)
         return self._explained(self._run(series, changed))
 
@@ -183,7 +183,7 @@ class Stage:
         member_us = np.full(slot.shape, np.iinfo(np.int64).max)
         read = (slot >= 0) & ~is_made
         promised_us = np.maximum(series.tip_us[slot[read]], series.watermark_us(slot[read]))
-        member_us[read] = np.maximum(promised_us, _less(series.server_us, node.join.wait_us))
+        member_us[read] = np.maximum(promised_us, series.waited_us(slot[read], node.join.wait_us))
         if is_made.any():
             member_us[is_made] = self._frontiers_us()[slot[is_made]]
         found: I64 = member_us.min(axis=1)
@@ -202,7 +202,20 @@ class Stage:
         for node in self.nodes:
             tip_us[node.out] = node.join.state["tip_us"]
             tip[node.out] = node.join.state["tip"]
-        return Progress(tip_us, tip, self._frontiers_us(), series.server_us)
+        return Progress(tip_us, tip, self._frontiers_us(), series.server_us, self._servers_us(series))
+
+    def _servers_us(self, series: SeriesTable) -> I64 | None:
+        """How far the server's watermark goes for every series that is made: as far as for all that it is made of."""
+        if not series.is_bounded:
+            return None
+        found: I64 = np.full(len(self.info), series.server_us)
+        for node in self.nodes:
+            slot, is_made = node.join.members(np.arange(len(node.join)))
+            read = (slot >= 0) & ~is_made
+            member_us = np.full(slot.shape, series.server_us)
+            member_us[read], member_us[is_made] = series.waited_us(slot[read], 0), found[slot[is_made]]
+            found[node.out] = member_us.min(axis=1)
+        return found
 
     def _judge(self, segments: Segments, met: Bools | None) -> Found:
         """Feed the rules what nodes have made: stretch by stretch where conditions come and go."""
@@ -238,6 +251,11 @@ class Stage:
             return None
         frontier_us = min(int(node.join.state["frontier_us"][n]) for node, n in parts)
         return frontier_us, max((node.hold_us for node, _ in heard), default=0)
+
+    def unlearned(self) -> dict[str, tuple[int, int]]:
+        """As `Engine.unlearned`."""
+        tries = {rule: node.tries() for rule, node in self._learners.items()}
+        return {rule: (int(np.count_nonzero(of)), int(of.max())) for rule, of in tries.items() if of.any()}
 
     # --- snapshots ---
 
@@ -305,10 +323,6 @@ def _together(made: Sequence[tuple[Segments, Bools | None]]) -> tuple[Segments, 
 
 def _or_true(mask: Bools | None, count: int) -> Bools:
     return np.ones(count, np.bool_) if mask is None else mask
-
-
-def _less(server_us: int, wait_us: int) -> int:
-    return NONE_US if server_us == NONE_US else server_us - wait_us
 
 
 def _segments(node: Node, rows: Made) -> Segments:

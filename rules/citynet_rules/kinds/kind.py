@@ -52,12 +52,18 @@ class Segments:
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far time has come, one entry a slot: `tip_us` and `tip` (newest accepted reading), `source_us` (watermark of
-    its source, `NONE_US` when unknown); `server_us` is the server's own watermark."""
+    its source, `NONE_US` when unknown); `server_us` is the server's own watermark, and
+    `servers_us` how far it goes for each (None: as far for all)."""
 
     tip_us: I64
     tip: F64
     source_us: I64
     server_us: int
+    servers_us: I64 | None = None
+
+    def server_at(self, slot: I64) -> I64 | int:
+        """The server's watermark for each of these series; one number if it is the same for all."""
+        return self.server_us if self.servers_us is None else self.servers_us[slot]
 
 
 class Pairs:

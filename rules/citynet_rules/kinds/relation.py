@@ -128,6 +128,10 @@ class RelationFront:
         if found.followed >= self._rule.follow_min and 0 < sigma < np.inf and np.isfinite(found.coefficient).all():
             state["coefficient"], state["sigma"], state["learned_us"] = found.coefficient, sigma, now_us
 
+    def tries(self, state: Rows) -> I64:
+        found: I64 = np.where(state["sigma"] == 0, state["fits"], 0)
+        return found
+
     def explain(self, state: Rows) -> tuple[tuple[float, float] | None, dict[str, Any]]:
         coefficient, sigma = state["coefficient"][0].tolist(), float(state["sigma"][0])
         first, *others = self._rule.operands

@@ -108,7 +108,7 @@ class StaleKernel:
         """Raise what is past its deadline by its clock."""
         rule, slot = pairs.rule, pairs.slot
         last_us = progress.tip_us[slot]
-        now_us = np.where(self._server[rule], progress.server_us, progress.source_us[slot])
+        now_us = np.where(self._server[rule], progress.server_at(slot), progress.source_us[slot])
         waiting = (pairs.state["raised_us"] == NONE_US) & (last_us != NONE_US)
         events: list[Event] = []
         for p in np.flatnonzero(waiting & (now_us >= last_us + self._age_us[rule])).tolist():
