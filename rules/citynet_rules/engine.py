@@ -84,7 +84,8 @@ class Engine:
             if not is_joint(rule, names):
                 by_kind[rule.kind, rule.mode].append(rule)
         self._groups = [Group(KINDS[name], of_kind) for (name, _), of_kind in sorted(by_kind.items())]
-        self._docket = Docket(rules, lambda rule: isinstance(KINDS[rule.kind], JointKind))
+        back_us = {each.name: max((past.window_us for past in each.formula.pasts), default=0) for each in derived}
+        self._docket = Docket(rules, lambda rule: isinstance(KINDS[rule.kind], JointKind), back_us)
         self._jumps = [rule for rule in rules if isinstance(rule, JumpRule) and rule.mode == "live"]
         self._spikes: dict[int, int] = {}
         self._ids: dict[tuple[str, str], int] = {}
