@@ -18,8 +18,8 @@ from citynet_rules.kinds.accumulate import AccumulateMachine
 from citynet_rules.kinds.count import CountMachine
 from citynet_rules.kinds.cusum import CusumMachine
 from citynet_rules.kinds.deviation import DeviationMachine
-from citynet_rules.kinds.iaqi import IaqiMachine
 from citynet_rules.kinds.drift import DriftMachine
+from citynet_rules.kinds.iaqi import IaqiMachine
 from citynet_rules.kinds.jump import JumpMachine
 from citynet_rules.kinds.kind import UNUSABLE, Pairs
 from citynet_rules.kinds.limit import STATE, LimitRule, Limits

@@ -16,7 +16,8 @@ from citynet_rules.spec import RuleSet
 from .rules_streams import SECOND, Reading, feed, law, rule
 
 RULE = rule(
-    "witness", "w", domain="device", level="blue", band=2.0, hold_s=0, tau_s=40, every_s=3, max_age_s=12, alive_s=25, smooth_s=5,
+    "witness", "w", domain="device", level="blue", band=2.0, hold_s=0, tau_s=40, every_s=3, max_age_s=12, alive_s=25,
+    smooth_s=5,
     beside=[{"metric": "y", "gain": -0.5, "band": 0.4}, {"metric": "z", "gain": 2.0, "band": 1.0, "contradicts": False}],
     neighbours={"band": 0.7, "contradicts": True, "count_min": 2},
 )  # fmt: skip

@@ -5,12 +5,12 @@ Of the usable readings x two means are kept, with dt the time since the reading 
     m ← m + (x − m) · min(1, dt / min(onset_s, age))          the value as of an onset ago
     b ← b + (x − b) · min(1, dt / min(tau_s, age))            the base
 
-and while |m − b| ≥ `band`, b follows with `tau_s` at once. A reading is *sudden* when |x − m| > `step_max` (before m is
-moved): no drift can do that within an onset. The value is *away* from the first reading with |m − b| ≥ band / 2 until it
-is below that again. Drifting is a series that is away by `band` or more with nothing sudden since an onset before it
-went away. The alert is raised at the first such reading, and cleared at the first one that is sudden, or with
-|m − b| < 3/4 · band, or `believed_s` after its raise: what nobody has mended by then is believed, and is not doubted again
-until the value has been back.
+and while |m − b| ≥ `band`, b follows with `tau_s` at once. A reading is *sudden* when |x − m| > `step_max` and x is farther
+from b than m is (before both are moved): no drift can do that within an onset, and what comes back is no event. The value
+is *away* from the first reading with |m − b| ≥ band / 2 until it is below that again. Drifting is a series that is away by
+`band` or more with nothing sudden since an onset before it went away. The alert is raised at the first such reading, and
+cleared at the first one that is sudden, or with |m − b| < 3/4 · band, or `believed_s` after its raise: what nobody has
+mended by then is believed, and is not doubted again until the value has been back.
 
 With `step_max` ≤ `band` a single event cannot pass for a drift: it would have to move the mean by the band without any
 reading beyond the step. The form is that of a double exponential mean (Brown, Smoothing, Forecasting and Prediction,
@@ -108,7 +108,7 @@ class DriftMachine:
         above, over = value - state.mean, value - state.base
         if not (isfinite(above) and isfinite(over)):
             return state, []
-        if abs(above) > self.step_max:
+        if abs(above) > self.step_max and abs(over) > abs(state.mean - state.base):
             state = state._replace(sudden_us=time_us)
         far = abs(state.mean - state.base) >= self.band
         base_us = self.tau_us if far else min(self.tau_us, age_us)
@@ -176,10 +176,11 @@ class DriftKernel(RankKernel[DriftState]):
         band, onset_us, tau_us = self._band[rule], self._onset_us[rule], self._tau_us[rule]
         age_us = np.where(first, 1, time_us - columns["first_us"])
         dt_us = np.where(first, 1, time_us - columns["last_us"])
-        np.copyto(columns["sudden_us"], time_us, where=~first & (np.abs(value - mean) > self._step_max[rule]))
+        above, over = value - mean, value - base
+        sudden = (np.abs(above) > self._step_max[rule]) & (np.abs(over) > np.abs(mean - base))
+        np.copyto(columns["sudden_us"], time_us, where=~first & sudden)
         far = np.abs(mean - base) >= band
         base_us = np.where(far, tau_us, np.minimum(tau_us, age_us))
-        above, over = value - mean, value - base
         wild = ~(np.isfinite(above) & np.isfinite(over))
         mean[:] = np.where(first, value, mean + above * np.minimum(1.0, dt_us / np.minimum(onset_us, age_us)))
         base[:] = np.where(first, value, base + over * np.minimum(1.0, dt_us / base_us))
@@ -219,8 +220,8 @@ class DriftKind:
     learned: tuple[str, ...] = ("first_us", "last_us", "mean", "base")
     templates = (
         "{device} 的 {metric} 缓慢偏离自身基线 {value} {unit}（判据 {limit} {unit}），比任何真实事件都慢，疑似传感器漂移。",
-        "{metric} of {device} has crept {value} {unit} away from its own base (limit {limit} {unit}), slower than any event: the "
-        "sensor may drift.",
+        "{metric} of {device} has crept {value} {unit} away from its own base (limit {limit} {unit}), slower than any event: "
+        "the sensor may drift.",
     )
 
     def facts(self, rule: DriftRule) -> dict[str, Any]:

@@ -17,9 +17,9 @@ The doubted series has *moved* when |d| ≥ `band`. A witness moves *along* when
 doubted series, and at least max(its band, share · |gain · d|). Moved and a witness moves along: **supported**. Moved,
 and none does although one that may contradict ought to be seen moving (|gain · d| ≥ 2 · its band; of neighbours
 `count_min` must be live): **contradicted**, and an alert is raised until that is over (at three quarters of the
-bands). Only a witness that has spoken since the doubted series moved can contradict. Otherwise nothing is said. While the doubted series is silent, what was said stays. A witness is live when its
-newest reading is not older than `max_age_s` and its value has changed within `alive_s`: one that is stuck says
-nothing.
+bands). Only a witness that has spoken since the doubted series moved can contradict. Otherwise nothing is said. While
+the doubted series is silent, what was said stays. A witness is live when its newest reading is not older than
+`max_age_s` and its value has changed within `alive_s`: one that is stuck says nothing.
 
 Of each series the first reading of every stretch of `every_s` is taken. The form is that of analytical redundancy in
 fault detection (a parity relation of two sensors, watched over a threshold) and of a spatial buddy check.
