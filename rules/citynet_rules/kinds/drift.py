@@ -5,12 +5,13 @@ Of the usable readings x two means are kept, with dt the time since the reading 
     m ← m + (x − m) · min(1, dt / min(onset_s, age))          the value as of an onset ago
     b ← b + (x − b) · min(1, dt / min(tau_s, age))            the base
 
-and while |m − b| ≥ `band`, b follows with `tau_s` at once. A reading is *sudden* when |x − m| > `step_max` and x is farther
-from b than m is (before both are moved): no drift can do that within an onset, and what comes back is no event. The value
-is *away* from the first reading with |m − b| ≥ band / 2 until it is below that again. Drifting is a series that is away by
-`band` or more with nothing sudden since an onset before it went away. The alert is raised at the first such reading, and
-cleared at the first one that is sudden, or with |m − b| < 3/4 · band, or `believed_s` after its raise: what nobody has
-mended by then is believed, and is not doubted again until the value has been back.
+and while |m − b| ≥ `band`, b follows with `tau_s` at once. A reading is *sudden* when |x − m| > `step_max` ·
+max(1, dt / onset_s) and x is farther from b than m is (before both are moved): no drift can do that within an onset, and
+what comes back is no event. The value is *away* from the first reading with |m − b| ≥ band / 2 until it is below that
+again. Drifting is a series that is away by `band` or more with nothing sudden since an onset before it went away. The
+alert is raised at the first such reading, and cleared at the first one that is sudden, or with |m − b| < 3/4 · band, or
+`believed_s` after its raise: what nobody has mended by then is believed, and is not doubted again until the value has
+been back.
 
 With `step_max` ≤ `band` a single event cannot pass for a drift: it would have to move the mean by the band without any
 reading beyond the step. The form is that of a double exponential mean (Brown, Smoothing, Forecasting and Prediction,
@@ -108,7 +109,9 @@ class DriftMachine:
         above, over = value - state.mean, value - state.base
         if not (isfinite(above) and isfinite(over)):
             return state, []
-        if abs(above) > self.step_max and abs(over) > abs(state.mean - state.base):
+        if abs(above) > self.step_max * max(1.0, float(dt_us) / self.onset_us) and abs(over) > abs(
+            state.mean - state.base
+        ):
             state = state._replace(sudden_us=time_us)
         far = abs(state.mean - state.base) >= self.band
         base_us = self.tau_us if far else min(self.tau_us, age_us)
@@ -177,7 +180,8 @@ class DriftKernel(RankKernel[DriftState]):
         age_us = np.where(first, 1, time_us - columns["first_us"])
         dt_us = np.where(first, 1, time_us - columns["last_us"])
         above, over = value - mean, value - base
-        sudden = (np.abs(above) > self._step_max[rule]) & (np.abs(over) > np.abs(mean - base))
+        reach = self._step_max[rule] * np.maximum(1.0, dt_us / onset_us)
+        sudden = (np.abs(above) > reach) & (np.abs(over) > np.abs(mean - base))
         np.copyto(columns["sudden_us"], time_us, where=~first & sudden)
         far = np.abs(mean - base) >= band
         base_us = np.where(far, tau_us, np.minimum(tau_us, age_us))
