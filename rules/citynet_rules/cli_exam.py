@@ -73,7 +73,7 @@ def sit(
     staged = staged_of(rehearsal.header)
     extremes = Extremes(rehearsal.header, staged)
     span = Span(rehearsal.start_us, rehearsal.end_us, round(warmup_h * 3.6e9))
-    rules = _beside(rules, rehearsal.header)
+    rules = beside_in(rules, rehearsal.header)
     done = replay(rules, StagedHistory(rehearsal, extremes), span, _progress(name, seed, span))
     return exams.examine(
         rules, done.alerts, staged, places_of(rehearsal.header), extremes, span, scenario=Path(name).stem, seed=seed,
@@ -81,7 +81,7 @@ def sit(
     )  # fmt: skip
 
 
-def _beside(rules: RuleSet, header: Mapping[str, Any]) -> RuleSet:
+def beside_in(rules: RuleSet, header: Mapping[str, Any]) -> RuleSet:
     """The rules with who stands beside whom, as `citynet rules neighbours` tells a real city; files that say so go before."""
     wanted = {rule.metric for rule in rules if isinstance(rule, WitnessRule) and rule.neighbours is not None}
     # A city without positions has no neighbours.

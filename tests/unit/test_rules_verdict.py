@@ -352,3 +352,17 @@ def test_a_doubt_lasts_as_long_as_a_rule_looks_back() -> None:
     assert [(verdict, audience) for *_, verdict, audience in words(found, "water-burst-flow")] == [
         ("device", "maintenance")
     ]
+
+
+@pytest.mark.parametrize(("strain", "verdict"), [(140.0, ("event", "people")), (0.0, ("device", "maintenance"))])
+def test_one_peak_of_a_bridge_is_confirmed_by_strain(strain: float, verdict: tuple[str, str]) -> None:
+    span = (SeriesInfo(10, "br-1", "deflection_mm", "gw"), SeriesInfo(11, "br-1", "strain_um_m", "gw"))
+    target, crossing = Engine(LIBRARY), 30 * HOUR
+    target.bind(span)
+    courses: dict[int, Course] = {
+        10: lambda now: 15.0 if now == crossing else 0.2 * (now // 50 % 2),
+        11: lambda now: now // 50 % 3 + (strain if now == crossing else 0.0),
+    }
+    found = at_once(target, courses, crossing + 100, 50)
+    assert words(found, "bridge-deflection-extreme")[-1][2:] == verdict
+    assert not words(found, "bridge-deflection-peak")
