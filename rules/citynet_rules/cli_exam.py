@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from citynet.runtime.command import JsonOption, command
+from citynet_rules.cli_neighbours import beside
 from citynet_rules.cli_replay import NewOption, RulesOption, chosen
 from citynet_rules.cli_table import table
+from citynet_rules.kinds.witness import WitnessRule
 from citynet_rules.proof import exam as exams
 from citynet_rules.proof.exam import CLASSES, Mark, Paper, Row
 from citynet_rules.proof.history import Span, replay
@@ -70,11 +73,20 @@ def sit(
     staged = staged_of(rehearsal.header)
     extremes = Extremes(rehearsal.header, staged)
     span = Span(rehearsal.start_us, rehearsal.end_us, round(warmup_h * 3.6e9))
+    rules = beside_in(rules, rehearsal.header)
     done = replay(rules, StagedHistory(rehearsal, extremes), span, _progress(name, seed, span))
     return exams.examine(
         rules, done.alerts, staged, places_of(rehearsal.header), extremes, span, scenario=Path(name).stem, seed=seed,
         readings=done.readings,
     )  # fmt: skip
+
+
+def beside_in(rules: RuleSet, header: Mapping[str, Any]) -> RuleSet:
+    """The rules with who stands beside whom, as `citynet rules neighbours` tells a real city; files that say so go before."""
+    wanted = {rule.metric for rule in rules if isinstance(rule, WitnessRule) and rule.neighbours is not None}
+    # A city without positions has no neighbours.
+    found = {metric: beside(header["devices"], metric) for metric in sorted(wanted - rules.neighbours.keys())}
+    return replace(rules, neighbours={**rules.neighbours, **{metric: of for metric, of in found.items() if of}})
 
 
 def _progress(name: str, seed: int, span: Span) -> exams.Progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import cos, hypot, radians
 from pathlib import Path
@@ -17,6 +17,7 @@ from citynet_rules.kinds.witness import NEIGHBOURS_MAX
 
 M_PER_DEG = 111_195.0  # of a meridian, on a sphere of 6,371 km
 _LINES_MAX = 1_000_000
+Beside = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ def neighbours(
         print(f"[neighbours.{metric}]")
         for device, others in nearest(sites, count, within_m):
             print(f"{json.dumps(device)} = {json.dumps(others)}")
+
+
+def beside(documents: Iterable[Mapping[str, object]], metric: str, count: int = 3, within_m: float = 3000.0) -> Beside:
+    """The table of a metric, from registration documents."""
+    return {device: tuple(others) for device, others in nearest(_sites(documents, metric), count, within_m)}
 
 
 def nearest(sites: Iterable[Site], count: int, within_m: float) -> Iterator[tuple[str, list[str]]]:
@@ -85,7 +91,7 @@ def _documents(path: Path) -> Iterator[dict[str, object]]:
         raise CitynetError(f"{path}, line {number}: {error}") from None
 
 
-def _sites(documents: Iterable[dict[str, object]], metric: str) -> Iterator[Site]:
+def _sites(documents: Iterable[Mapping[str, object]], metric: str) -> Iterator[Site]:
     for each in documents:
         series = each.get("series")
         if not isinstance(series, list) or not any(one.get("metric") == metric for one in series):

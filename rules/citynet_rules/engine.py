@@ -103,7 +103,8 @@ class Engine:
         self._groups = [Group(KINDS[name], of_kind) for (name, _), of_kind in sorted(by_kind.items())]
         waits_us = [] if self._stage is None else [node.join.wait_us for node in self._stage.nodes]
         self._wait_us = min([WAIT_US, *waits_us])  # so much behind the server's watermark nothing waits for its order
-        self._docket = Docket(rules, lambda rule: isinstance(KINDS[rule.kind], JointKind))
+        back_us = {each.name: max((past.window_us for past in each.formula.pasts), default=0) for each in derived}
+        self._docket = Docket(rules, lambda rule: isinstance(KINDS[rule.kind], JointKind), back_us)
         self._jumps = [rule for rule in rules if isinstance(rule, JumpRule) and rule.mode == "live"]
         self._spikes: dict[int, int] = {}
         self._ids: dict[tuple[str, str], int] = {}

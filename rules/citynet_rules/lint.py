@@ -108,6 +108,12 @@ def _of_rule(rule: Rule, derived: frozenset[str], today: date) -> Iterator[Plain
         yield "warning", "valid_from", f"the rule is valid from {rule.valid_from} on"
 
 
+def _is_sooner(one: Rule, other: Rule, above: float) -> bool:
+    """Whether the one of the higher level raises after a shorter time: more for a moment, or less for longer."""
+    delays = getattr(one, "on_delay_s", 0.0), getattr(other, "on_delay_s", 0.0)
+    return above != 0 and (above > 0) == (delays[0] < delays[1]) and delays[0] != delays[1]
+
+
 def _overlap(one: Rule, other: Rule) -> str:
     """Why two rules contradict each other, or nothing."""
     if (one.kind, one.metric) != (other.kind, other.metric) or not _share(one.devices, other.devices):
@@ -122,7 +128,9 @@ def _overlap(one: Rule, other: Rule) -> str:
         for position, colour in enumerate(COLOURS):
             for worse in COLOURS[position:]:
                 a, b = mild.levels.get(colour), severe.levels.get(worse)
-                if a is not None and b is not None and (sign * a > sign * b or (colour == worse and a != b)):
+                if a is None or b is None or (colour == worse and _is_sooner(mild, severe, sign * (a - b))):
+                    continue
+                if sign * a > sign * b or (colour == worse and a != b):
                     return f"{worse} {b:g} and {colour} {a:g} cross on the same devices: {one.id} at"
     return ""
 

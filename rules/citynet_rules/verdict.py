@@ -1,7 +1,7 @@
 """Sensor fault or city event: the verdict on every alert, who is to be told, and when that changes. Pure, in event time.
 
 What speaks about a series comes as stretches of time (`Mark`): *doubts*, the alerts in force of live rules of the
-domain `device` whose kind checks the sensor itself (range, stuck, jump, witness), and *support*, the stretches in
+domain `device` whose kind checks the sensor itself (range, stuck, jump, drift, witness), and *support*, the stretches in
 which a witness moves along with it. A verdict is a function of those stretches and of the alert's raise, so it does
 not depend on how the input was cut:
 
@@ -16,21 +16,23 @@ is kept waiting longer than that and the bound of the witnesses' join.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
 
+from citynet_rules.kinds.night_flow import DAY_US, RECENT, NightFlowRule
 from citynet_rules.kinds.physical import RangeRule
 from citynet_rules.rule import COLOURS, COLOURS_ZH, Rule, microseconds
 from citynet_rules.snapshot import Part
 from citynet_rules.transition import Opinion, Transition, utc
 
 DEVICE = "device"
-CHECKS = ("range", "stuck", "jump", "witness")
+CHECKS = ("range", "stuck", "jump", "drift", "witness")
 LINGER_S = 60.0
 MARKS_MAX = 64  # stretches that have ended, a series; the oldest are forgotten
+NOTHING: Mapping[str, int] = {}
 Side = Literal["doubt", "support"]
 Hold = Callable[[str, int], tuple[int, int]]
 """Of a rule and a series: how far all that can speak has come, and how long it has for it (µs)."""
@@ -82,11 +84,14 @@ class _Kept(msgspec.Struct):
 class Docket:
     """Marks by series and cases by alert. Memory: a few hundred bytes an open alert and a stretch of doubt."""
 
-    def __init__(self, rules: Iterable[Rule], joint: Callable[[Rule], bool]) -> None:
-        """`joint` tells rules over several series: what a vote finds is not one sensor's fault."""
+    def __init__(
+        self, rules: Iterable[Rule], joint: Callable[[Rule], bool], back_us: Mapping[str, int] = NOTHING
+    ) -> None:
+        """`joint` tells rules over several series: what a vote finds is not one sensor's fault. `back_us`: how far derived
+        metrics look back, by name."""
         self._rules = {rule.id: rule for rule in rules}
         self._joint = frozenset(rule.id for rule in self._rules.values() if joint(rule))
-        self._linger_us = {name: _linger_us(rule) for name, rule in self._rules.items()}
+        self._linger_us = {name: _linger_us(rule) + back_us.get(rule.metric, 0) for name, rule in self._rules.items()}
         self._marks: dict[int, list[Mark]] = {}
         self._cases: dict[str, Case] = {}
         self._of_series: dict[int, set[str]] = {}
@@ -273,6 +278,8 @@ def _is_danger(rule: Rule, transition: Transition) -> bool:
 
 def _linger_us(rule: Rule) -> int:
     """How long after its end a doubt still explains a rule's alert: its window, its off-delay, and a minute."""
+    if isinstance(rule, NightFlowRule):
+        return microseconds(LINGER_S) + RECENT * DAY_US
     off_s, on_s = getattr(rule, "off_delay_s", None), getattr(rule, "on_delay_s", 0.0)
     return microseconds(LINGER_S + getattr(rule, "window_s", 0.0) + (2 * on_s if off_s is None else off_s))
 

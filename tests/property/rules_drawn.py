@@ -50,6 +50,10 @@ DRAWN: dict[str, Fields] = {
         "per": one_of(["s", "min"]), "step_min": one_of([0.5, 1.0]), "away_s_max": one_of([2, 6]), "off_delay_s": SHORT,
         "gap_s_max": one_of([3, 900]), "hold_s": one_of([0, 3, 70]),
     },
+    "drift": {
+        "domain": DOMAIN, "level": COLOUR, "band": one_of([0.5, 1.0]), "step_max": one_of([0.25, 0.5]),
+        "onset_s": one_of([2, 9]), "tau_s": one_of([20, 3600]), "believed_s": one_of([5, 600]),
+    },
     "count": {
         "level": COLOUR, "match": one_of(["at_least", "at_most"]), "threshold": one_of([1.5, 2.0]), "n": one_of([1, 2, 4]),
         "window_s": one_of([3, 8]),

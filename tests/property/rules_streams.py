@@ -105,6 +105,8 @@ RULES = RuleSet(
             off_delay_s=5,
             hold_s=3,
         ),
+        rule("drift", "x-drift", domain="device", level="blue", band=1.0, step_max=1.0, onset_s=6, tau_s=600, believed_s=20),
+        rule("drift", "y-drift", metric="y", level="blue", band=0.5, step_max=0.25, onset_s=2, tau_s=60, believed_s=9),
         rule("count", "x-count", level="yellow", match="at_least", threshold=3.0, n=3, window_s=9),
         rule("count", "y-count", metric="y", level="orange", match="any", n=2, window_s=6),
         rule(

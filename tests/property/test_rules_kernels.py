@@ -18,6 +18,7 @@ from citynet_rules.kinds.accumulate import AccumulateMachine
 from citynet_rules.kinds.count import CountMachine
 from citynet_rules.kinds.cusum import CusumMachine
 from citynet_rules.kinds.deviation import DeviationMachine
+from citynet_rules.kinds.drift import DriftMachine
 from citynet_rules.kinds.iaqi import IaqiMachine
 from citynet_rules.kinds.jump import JumpMachine
 from citynet_rules.kinds.kind import UNUSABLE, Pairs
@@ -56,6 +57,7 @@ MACHINES: dict[str, Callable[[Any], Any]] = {
     "stuck": StuckMachine,
     "range": RangeMachine,
     "jump": JumpMachine,
+    "drift": DriftMachine,
     "count": CountMachine,
     "accumulate": AccumulateMachine,
     "iaqi": IaqiMachine,
@@ -188,7 +190,7 @@ def test_flags_are_what_the_machines_say(rows: list[Reading], readings_a_rank: f
         for rule, info in watched():
             if info.id != row.series or late:
                 continue
-            if rule.kind == "jump" and oracle.states[rule.id, info.id].raised_us != NONE_US:
+            if rule.kind in ("jump", "drift") and oracle.states[rule.id, info.id].raised_us != NONE_US:
                 flags |= UNCERTAIN
             if rule.kind == "stuck" and oracle.states[rule.id, info.id].raised_us != NONE_US:
                 flags |= STUCK

@@ -17,6 +17,7 @@ from .rules_streams import SECOND, Reading, feed, law, rule
 
 RULE = rule(
     "witness", "w", domain="device", level="blue", band=2.0, hold_s=0, tau_s=40, every_s=3, max_age_s=12, alive_s=25,
+    smooth_s=5,
     beside=[{"metric": "y", "gain": -0.5, "band": 0.4}, {"metric": "z", "gain": 2.0, "band": 1.0, "contradicts": False}],
     neighbours={"band": 0.7, "contradicts": True, "count_min": 2},
 )  # fmt: skip
@@ -40,17 +41,19 @@ class Role:
     first: int = -1
     when: int = -1
     value: float = 0.0
+    smooth: float = 0.0
     base: float = 0.0
     changed: int = -1
 
     def take(self, now: int, value: float, own_band: float | None) -> None:
         assert isinstance(RULE, WitnessRule)
         if self.first < 0:
-            self.first, self.base = now, value
+            self.first, self.base, self.smooth = now, value, value
         else:
             far = own_band is not None and abs(value - self.base) >= own_band
             span = RULE.tau_s if far else min(RULE.tau_s, max(now - self.first, 1e-6))
             self.base += (value - self.base) * min(1.0, (now - self.when) / span)
+            self.smooth += (value - self.smooth) * min(1.0, (now - self.when) / RULE.smooth_s)
         if self.changed < 0 or value != self.value:
             self.changed = now
         self.when, self.value = now, value
@@ -69,22 +72,27 @@ class Court:
         default_factory=lambda: [Role(-0.5, 0.4, 0.5), Role(2.0, 1.0, 0.5), Role(1.0, 0.7, 0.3), Role(1.0, 0.7, 0.3)]
     )
     said: int = 0
+    since: int = -1
 
     def say(self, now: int) -> int:
         assert isinstance(RULE, WitnessRule)
         if self.own.when < 0 or now - self.own.when > RULE.max_age_s:
             return self.said
         ease = 0.75 if self.said == CONTRADICTED else 1.0
-        off = self.own.value - self.own.base
+        off = self.own.smooth - self.own.base
         if abs(off) < ease * RULE.band:
+            self.since = -1
             return 0
+        self.since = self.own.when if self.since < 0 else self.since
         accused, quiet_neighbours = False, 0
         for number, other in enumerate(self.others):
             if not other.lives(now):
                 continue
             wanted = other.gain * off
-            if (other.value - other.base) * copysign(1.0, wanted) >= max(other.band, other.share * abs(wanted)):
+            if (other.smooth - other.base) * copysign(1.0, wanted) >= max(other.band, other.share * abs(wanted)):
                 return SUPPORTED
+            if other.when < self.since:
+                continue
             accused |= number == 0 and abs(wanted) >= 2 * ease * other.band
             quiet_neighbours += number >= 2
         return CONTRADICTED if accused or quiet_neighbours >= 2 else 0

@@ -100,3 +100,5 @@ def test_the_packs_pass_the_exam() -> None:
     assert mark.incident_recall is not None
     assert mark.incident_recall >= 0.95
     assert mark.false_per_1000_sensor_days <= 1.0
+    assert mark.device_share_for_people is not None
+    assert mark.device_share_for_people <= 0.02, exam.by_device_fault(papers)

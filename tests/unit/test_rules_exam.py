@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from citynet.batch import SeriesBatch
 from citynet_rules.cli import app
-from citynet_rules.cli_exam import as_text, sit
+from citynet_rules.cli_exam import as_text, beside_in, sit
 from citynet_rules.proof import exam
 from citynet_rules.proof.exam import Paper
 from citynet_rules.proof.rehearsal import Rehearsal, stager
@@ -267,3 +267,36 @@ def test_usage(tmp_path: Path) -> None:
     unknown = CliRunner().invoke(app, ["exam", "--scenario", "no-such"])
     assert (unknown.exit_code, "scenario 'no-such': unknown" in unknown.stderr) == (1, True)
     assert stager().names() == rehearsal.names()
+
+
+def test_the_city_has_the_neighbours_that_its_positions_tell(tmp_path: Path) -> None:
+    """As `citynet rules neighbours` tells a real one; a table that a file gives stays as it is."""
+    (tmp_path / "w.toml").write_text(WITNESS, encoding="utf-8")
+    rules = load_rules([tmp_path / "w.toml"])
+    devices = [
+        {"device": name, "lon": lon, "lat": 0.0, "series": [{"metric": "ch4_lel"}]}
+        for name, lon in (("a", 0.0), ("b", 0.001), ("far", 1.0))
+    ]
+    assert beside_in(rules, {"devices": devices}).neighbours == {"ch4_lel": {"a": ("b",), "b": ("a",)}}
+    given = replace(rules, neighbours={"ch4_lel": {"a": ("far",)}})
+    assert beside_in(given, {"devices": devices}) == given
+
+
+WITNESS = """
+[[rule]]
+id = "w"
+version = 1
+kind = "witness"
+domain = "device"
+metric = "ch4_lel"
+unit = "%LEL"
+level = "blue"
+band = 8.0
+neighbours = { band = 5.0 }
+hold_s = 30
+standard = "s"
+edition = "1"
+status = "D"
+title_zh = "x"
+title_en = "x"
+"""

@@ -122,6 +122,12 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert json.loads(answer.stdout)["problems"] == [f"{path}:2: a.unit: ppm is not the unit of ch4_lel, %"]
 
 
+@pytest.mark.parametrize(("delay_s", "crosses"), [(0, False), (90, True)])
+def test_more_at_once_does_not_contradict_less_for_longer(tmp_path: Path, delay_s: int, crosses: bool) -> None:
+    rules = (text("a", more="on_delay_s = 60"), text("b", levels="{ red = 60.0 }", more=f"on_delay_s = {delay_s}"))
+    assert any("cross on the same devices" in line for line in findings(tmp_path, *rules)) == crosses
+
+
 def test_a_validity_that_ends_before_it_begins(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text(text("a", more="valid_from = 2026-05-01\nvalid_to = 2026-04-30"), encoding="utf-8")

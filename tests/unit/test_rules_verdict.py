@@ -17,6 +17,7 @@ from citynet_rules.spec import RuleSet, library_paths, load_rules
 
 SECOND = 1_000_000
 HOUR = 3600
+DAY = 86_400
 LIBRARY = load_rules(library_paths())
 CH4, O2, NEXT, PONDING, PRESSURE, LEVEL = 1, 2, 3, 4, 5, 8
 SERIES = (
@@ -258,3 +259,119 @@ def test_neighbours_of_a_rule_file_are_checked(tmp_path: Path) -> None:
 def test_the_nearest_stand_beside() -> None:
     sites = [Site("a", 0, 0), Site("b", 90, 0), Site("c", -80, 0), Site("d", 0, 101), Site("e", 1000, 1000)]
     assert dict(nearest(sites, 2, 100)) == {"a": ["c", "b"], "b": ["a"], "c": ["a"]}
+
+
+def at_once(target: Engine, courses: dict[int, Course], stop: int, step: int) -> list[Transition]:
+    """As `play` from 0 on, in one batch: a month is a moment, and the cut of batches decides nothing."""
+    now = np.arange(0, stop, step)
+    series = np.repeat(np.array(sorted(courses), np.int32), len(now))
+    value = np.concatenate([[courses[number](int(at)) for at in now] for number in sorted(courses)])
+    time_us = np.tile(now * SECOND, len(courses))
+    fed = target.feed(SeriesBatch.group(series, time_us, value, np.zeros(len(series), np.uint8)))
+    return [*fed.transitions, *target.advance({"gw": stop * SECOND})]
+
+
+def creeping(now: int) -> float:
+    """Methane that rises by 4 %LEL a day from the third day on."""
+    return quiet(now // 120) + max(0.0, 4.0 * (now / DAY - 2.0))
+
+
+def test_methane_that_creeps_is_a_drift_where_oxygen_stays_and_an_event_where_it_is_displaced() -> None:
+    """However slowly it comes: gas in a void is never believed less for that."""
+    wells = [SeriesInfo(20 + n, f"gas-{n // 2}", ("ch4_lel", "o2_vol")[n % 2], "gw") for n in range(4)]
+    target = Engine(LIBRARY)
+    target.bind(wells)
+
+    def displaced(now: int) -> float:
+        return air(now // 120) - 0.0104 * creeping(now)
+
+    courses: dict[int, Course] = {20: creeping, 21: lambda now: air(now // 120), 22: creeping, 23: displaced}
+    found = at_once(target, courses, 9 * DAY, 1200)
+    drifts, leaks = (words([t for t in found if t.object == well], "gas-ch4-void") for well in ("gas-0", "gas-1"))
+    assert drifts
+    assert {audience for *_, audience in drifts} == {"maintenance"}
+    assert drifts[-1][2] == "device"
+    assert leaks[-1][2:] == ("event", "people")
+
+
+@pytest.mark.parametrize(("days", "audience"), [(5.0, "maintenance"), (0.1, "people")])
+def test_oxygen_that_creeps_away_is_looked_at_by_maintenance_first(days: float, audience: str) -> None:
+    def oxygen(now: int) -> float:
+        return air(now // 60) - 1.6 * min(1.0, max(0.0, (now / DAY - 10.0) / days))
+
+    found = at_once(engine([O2]), {O2: oxygen}, round((11 + days) * DAY), 900)
+    assert words(found, "gas-o2-low")[-1][3] == audience
+
+
+def test_oxygen_that_has_crept_for_a_week_without_anybody_mending_it_is_for_people() -> None:
+    def oxygen(now: int) -> float:
+        return air(now // 60) - min(1.6, max(0.0, 0.4 * (now / DAY - 10.0)))
+
+    found = at_once(engine([O2]), {O2: oxygen}, 25 * DAY, 900)
+    (doubted,) = (t.time_us for t in found if (t.rule, t.kind) == ("device-drift-o2", "raise"))
+    (believed,) = (t.time_us for t in found if (t.rule, t.kind) == ("device-drift-o2", "clear"))
+    assert 7 * DAY <= (believed - doubted) // SECOND <= 7 * DAY + 900
+    assert words(found, "gas-o2-low")[-1][2:] == ("undecided", "people")
+
+
+def test_neighbours_accuse_only_after_they_have_spoken() -> None:
+    """Points that speak every five minutes: the fall of all comes to each at its own time."""
+
+    def steady(now: int) -> float:
+        return 0.35 + 0.001 * (now // 300 % 2)
+
+    def low(now: int) -> float:
+        return steady(now) - (0.25 if now >= HOUR else 0.0)
+
+    target, found = engine([PRESSURE, 6, 7]), list[Transition]()
+    for number in range(14):
+        for offset, series in enumerate((PRESSURE, 6, 7)):
+            at = 300 * number + 100 * offset
+            row = SeriesBatch(
+                np.array([series], np.int32), np.array([at * SECOND]), np.array([low(at)]), np.zeros(1, np.uint8)
+            )
+            found += [*target.feed(row).transitions, *target.advance({"gw": at * SECOND})]
+    assert not [t for t in found if t.rule == "device-witness-water-pressure" and t.kind == "raise"]
+    assert words(found, "water-pressure-low")[-1][2:] == ("event", "people")
+
+
+def test_a_doubt_lasts_as_long_as_a_rule_looks_back() -> None:
+    """A flow that was stuck at night is what the next night is compared with."""
+
+    def flow(now: int) -> float:
+        day, hour = divmod(now / HOUR, 24)
+        used = 100.0 + (60.0 if 6 <= hour < 22 else 0.0) + now // 300 % 7
+        return 100.0 if day == 2 and 2 <= hour < 12 else used
+
+    meter = SeriesInfo(9, "dma-1", "water_flow_m3_h", "gw")
+    target = Engine(LIBRARY)
+    target.bind([meter])
+    found = at_once(target, {9: lambda now: flow(now) + (20.0 if now >= 3 * DAY else 0.0)}, 4 * DAY, 300)
+    assert {t.kind for t in found if t.rule == "device-stuck-flow"} == {"raise", "clear"}
+    assert [(verdict, audience) for *_, verdict, audience in words(found, "water-burst-flow")] == [
+        ("device", "maintenance")
+    ]
+
+
+def test_one_peak_of_a_bridge_is_confirmed_by_strain() -> None:
+    metrics = ("deflection_mm", "strain_um_m")
+    spans = [SeriesInfo(30 + n, f"br-{n // 2}", metrics[n % 2], "gw") for n in range(4)]
+    target, crossing = Engine(LIBRARY), 2020 * 50
+    target.bind(spans)
+
+    def bends(now: int) -> float:
+        return 15.0 if now == crossing else 0.2 * (now // 50 % 2)
+
+    def hums(now: int) -> float:
+        return now // 50 % 3
+
+    courses: dict[int, Course] = {
+        30: bends, 31: hums, 32: bends, 33: lambda now: hums(now) + (140.0 if now == crossing else 0.0)
+    }  # fmt: skip
+    found = at_once(target, courses, crossing + 100, 50)
+    told = {
+        name: words([t for t in found if t.object == name], "bridge-deflection-extreme") for name in ("br-0", "br-1")
+    }
+    assert told["br-0"][-1][2:] == ("device", "maintenance")
+    assert told["br-1"][-1][2:] == ("event", "people")
+    assert not words(found, "bridge-deflection-peak")

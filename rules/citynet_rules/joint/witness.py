@@ -21,8 +21,9 @@ EASE = 0.75
 class WitnessNode(Node):
     """Objects are the doubted series, known from their first member on; witnesses join as they become known.
 
-    The join remembers four readings a role: the newest; the base and when it was moved; when the value changed last, and
-    to what; when the first one was, and (of role 0) what was said last.
+    The join remembers four readings a role: the newest (its value smoothed); the base and when it was moved; when the value
+    changed last, and to what; when the first one was, and (of role 0) what was said last. One more remembers since when the
+    doubted series has moved.
     """
 
     def __init__(self, rule: WitnessRule, near: Mapping[str, Sequence[str]]) -> None:
@@ -30,12 +31,13 @@ class WitnessNode(Node):
         self._near = near if rule.neighbours else {}
         self._besides = len(rule.beside)
         self._roles = 1 + self._besides + max((len(of) for of in self._near.values()), default=0)
-        join = Join(self._roles, 4 * self._roles, microseconds(rule.wait_s), every_us=microseconds(rule.every_s))
+        join = Join(self._roles, 4 * self._roles + 1, microseconds(rule.wait_s), every_us=microseconds(rule.every_s))
         named = repr([rule.fingerprint, sorted((name, tuple(of)) for name, of in self._near.items())])
         fingerprint = blake2b(named.encode(), digest_size=16).hexdigest()
         metrics = {rule.metric, *(each.metric for each in rule.beside)}
         super().__init__(f"witness {rule.id}", fingerprint, rule.id, join, metrics)
         self.hold_us = microseconds(rule.hold_s)
+        self._smooth_us = max(microseconds(rule.smooth_s), 1)
         self._lines: dict[tuple[str, str], Line] = {}
         self._objects: dict[str, int] = {}
         self._wanted = _wanted(rule, self._near)
@@ -121,7 +123,10 @@ class WitnessNode(Node):
         changed = is_first | (value != what[owner, 2 * roles + role])
         when[owner, 2 * roles + role] = np.where(changed, time_us, when[owner, 2 * roles + role])
         what[owner, 2 * roles + role] = value
-        when[owner, role], what[owner, role] = time_us, value
+        smooth = what[owner, role]
+        share = np.minimum(1.0, (time_us - when[owner, role]) / self._smooth_us)
+        what[owner, role] = np.where(is_first, value, smooth + (value - smooth) * share)
+        when[owner, role] = time_us
 
     def _say(self, owner: I32, time_us: I64) -> tuple[U8, F64]:
         """What the witnesses of these objects say at these times, and how far the doubted series are from their bases."""
@@ -137,12 +142,22 @@ class WitnessNode(Node):
         along = off * np.sign(wanted) >= np.maximum(self._band, self._share * np.abs(wanted))
         live = seen & alive
         live[:, OWN] = False
+        heard = live & (when[:, :roles] >= self._moved_since(owner, moved)[:, None])
         supported = moved & (live & along).any(axis=1)
-        accused = (live & self._accuses & (np.abs(wanted) >= 2 * ease[:, None] * self._band)).any(axis=1)
+        accused = (heard & self._accuses & (np.abs(wanted) >= 2 * ease[:, None] * self._band)).any(axis=1)
         if rule.neighbours is not None and rule.neighbours.contradicts:
-            accused |= live[:, 1 + self._besides :].sum(axis=1) >= rule.neighbours.count_min
+            accused |= heard[:, 1 + self._besides :].sum(axis=1) >= rule.neighbours.count_min
         said = np.where(supported, SUPPORTED, np.where(moved & accused, CONTRADICTED, 0))
         return np.where(seen[:, OWN], said, before).astype(np.uint8), own
+
+    def _moved_since(self, owner: I32, moved: Bools) -> I64:
+        """When the reading was taken with which these doubted series moved; any time for those that have not."""
+        times = self.join.state["time_us"]
+        channel = 4 * self._roles
+        since_us = np.where(moved, times[owner, channel], NONE_US)
+        since_us = np.where(moved & (since_us == NONE_US), times[owner, OWN], since_us)
+        times[owner, channel] = since_us
+        return since_us
 
     def _changed(self, owner: I32, said: U8) -> Bools:
         """Where something else is said than before."""

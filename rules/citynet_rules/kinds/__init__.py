@@ -6,6 +6,7 @@ from citynet_rules.kinds.accumulate import AccumulateKind
 from citynet_rules.kinds.count import CountKind
 from citynet_rules.kinds.cusum import CusumKind
 from citynet_rules.kinds.deviation import DeviationKind
+from citynet_rules.kinds.drift import DriftKind
 from citynet_rules.kinds.iaqi import IaqiKind
 from citynet_rules.kinds.jump import JumpKind
 from citynet_rules.kinds.kind import Kind
@@ -30,6 +31,7 @@ _ALL: tuple[Kind, ...] = (
     StuckKind(),
     RangeKind(),
     JumpKind(),
+    DriftKind(),
     CountKind(),
     AccumulateKind(),
     IaqiKind(),

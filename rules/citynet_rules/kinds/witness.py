@@ -6,15 +6,20 @@ has a base, a slow mean:
 
     base ← base + (x − base) · min(1, dt / min(tau_s, time since its first reading))          d = x − base
 
-and while |d| of the doubted series is `band` or more, its base follows with `tau_s` at once.
+and while |d| of the doubted series is `band` or more, its base follows with `tau_s` at once. With `smooth_s` d is that of
+
+    y ← y + (x − y) · min(1, dt / smooth_s)
+
+instead of x, of the doubted series and its witnesses alike, so that their proportion is kept: what is left of noise and of
+the day's course decides how small a move can be told from none.
 
 The doubted series has *moved* when |d| ≥ `band`. A witness moves *along* when its d has the sign of gain · d of the
 doubted series, and at least max(its band, share · |gain · d|). Moved and a witness moves along: **supported**. Moved,
 and none does although one that may contradict ought to be seen moving (|gain · d| ≥ 2 · its band; of neighbours
 `count_min` must be live): **contradicted**, and an alert is raised until that is over (at three quarters of the
-bands). Otherwise nothing is said. While the doubted series is silent, what was said stays. A witness is live when its
-newest reading is not older than `max_age_s` and its value has changed within `alive_s`: one that is stuck says
-nothing.
+bands). Only a witness that has spoken since the doubted series moved can contradict. Otherwise nothing is said. While
+the doubted series is silent, what was said stays. A witness is live when its newest reading is not older than
+`max_age_s` and its value has changed within `alive_s`: one that is stuck says nothing.
 
 Of each series the first reading of every stretch of `every_s` is taken. The form is that of analytical redundancy in
 fault detection (a parity relation of two sensors, watched over a threshold) and of a spatial buddy check.
@@ -89,6 +94,7 @@ class WitnessRule(Rule):
     neighbours: Neighbours | None = None
     hold_s: Delay
     tau_s: Age = 86_400.0
+    smooth_s: Delay = 0.0
     every_s: Age = 30.0
     max_age_s: Age = 180.0
     alive_s: Age = 1800.0
@@ -182,6 +188,7 @@ class WitnessKind:
             "neighbours": None if rule.neighbours is None else rule.neighbours.model_dump(),
             "hold_s": rule.hold_s,
             "tau_s": rule.tau_s,
+            "smooth_s": rule.smooth_s,
             "every_s": rule.every_s,
         }
 
