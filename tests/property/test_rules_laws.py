@@ -50,6 +50,8 @@ def test_the_streams_reach_every_rule_and_every_kind_of_transition() -> None:
             for t in range(start, start + dwell)
         ]
         found += apply(city(), [*rows, *(Reading(series, 900_000_000, 0, 0) for series in IDS)])
+    creeping = [Reading(series, t * 1_000_000, t / 10, 0) for series in IDS for t in range(60)]
+    found += apply(city(), creeping)
     assert {t.rule for t in found} == {rule.id for rule in ALL}
     for kind in ("limit", "rate", "cusum", "deviation"):
         of_kind = {rule.id for rule in ALL if rule.kind == kind}
