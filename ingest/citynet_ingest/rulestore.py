@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from citynet.runtime.settings import DatabaseSettings, load
@@ -24,11 +24,18 @@ from citynet_rules.spec import RuleSet
 class DatabaseRuleStore:
     """History and rules of one database."""
 
-    def __init__(self, connection: Connection, server: Server, settings: IngestSettings) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        server: Server,
+        settings: IngestSettings,
+        another: Callable[[], AbstractContextManager[Connection]] | None = None,
+    ) -> None:
+        """`another` makes a further connection to the same database."""
         self._connection = connection
         self._server = server
         self._settings = settings
-        self.history = DatabaseHistory(connection, server)
+        self.history = DatabaseHistory(connection, server, another=another)
 
     def extent(self) -> tuple[int, int] | None:
         found = extent(
@@ -59,5 +66,6 @@ class DatabaseRuleStore:
 def open_store(config: Path | None) -> Iterator[DatabaseRuleStore]:
     """The store in the database that the settings name. CitynetError if there is none."""
     settings = load(IngestSettings, config)
-    with connect(load(DatabaseSettings, config)) as connection:
-        yield DatabaseRuleStore(connection, probe(connection), settings)
+    database = load(DatabaseSettings, config)
+    with connect(database) as connection:
+        yield DatabaseRuleStore(connection, probe(connection), settings, lambda: connect(database))

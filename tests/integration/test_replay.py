@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,11 @@ def _score_of_the_stored_history(ingest: IngestProcess, t0_us: int, folder: Path
     assert found["rules"]["fast"]["precision"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("has_two", [False, True], ids=["one", "two"])
 @pytest.mark.parametrize("readings_max", [50, 1_000, 1_000_000])
-def test_every_reading_comes_once_in_order_whatever_the_size_of_blocks(dsn: str, readings_max: int) -> None:
+def test_every_reading_comes_once_in_order_whatever_the_size_of_blocks(
+    dsn: str, readings_max: int, *, has_two: bool
+) -> None:
     """Late ones left out; of several qualities, over gaps of days, across partitions, on either path into the store."""
     server, _ = migrate(dsn)
     day = 24 * HOUR
@@ -205,7 +209,8 @@ def test_every_reading_comes_once_in_order_whatever_the_size_of_blocks(dsn: str,
         Partitions().ensure(connection, [int(d) for d in np.unique(time_us // day)])
         for half in (rows.time_us < t0_us + day, rows.time_us >= t0_us + day):
             copy_rows(connection, rows.picked(half), has_columnstore=server.timescale is not None)
-        history = DatabaseHistory(connection, probe(connection), readings_max)
+        another = partial(psycopg.connect, dsn, autocommit=True) if has_two else None
+        history = DatabaseHistory(connection, probe(connection), readings_max, another)
         blocks = list(history.blocks(t0_us, t0_us + 10 * day))
     kept = rows.picked((quality & 64) == 0)
     assert [block.until_us for block in blocks] == sorted(block.until_us for block in blocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 
 import psycopg
 
@@ -27,21 +28,25 @@ def replayed(stage: Stage) -> Line:
     rules = load_rules(library_paths())
     city, batches = (City(metrics_of(rules), 580), 3) if stage.is_quick else (City(metrics_of(rules)), 16)
     total = batches * city.batch
-    with stage.database() as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+    with (
+        stage.database() as dsn,
+        psycopg.connect(dsn, autocommit=True) as connection,
+        psycopg.connect(dsn, autocommit=True) as second,
+    ):
         fill(connection, dsn, city, batches)
         plain_s = _plain(connection)
-        history = DatabaseHistory(connection, stage.server)
+        history = DatabaseHistory(connection, stage.server, another=lambda: nullcontext(second))
         before = peak = resident_bytes("VmRSS")
 
         def look(_at_us: int, _readings: int) -> None:
             nonlocal peak
             peak = max(peak, resident_bytes("VmRSS"))
 
-        started, cpu, server = time.perf_counter(), time.process_time(), _server_s(connection)
+        started, cpu, server = time.perf_counter(), time.process_time(), _server_s(connection, second)
         span = Span(START_US, START_US + (batches * city.rounds + 1) * city.period_us)
         done = replay(rules, history, span, look)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-        server = _server_s(connection) - server
+        server = _server_s(connection, second) - server
     if done.readings != total:
         raise BenchError(f"{done.readings} readings were replayed, {total} are stored")
     values = {
@@ -83,6 +88,6 @@ def _plain(connection: Connection) -> float:
     return time.perf_counter() - started
 
 
-def _server_s(connection: Connection) -> float:
-    """Processor seconds of the server's process; nothing where it is on another machine."""
-    return cpu_s(connection.info.backend_pid, "postgres") or 0.0
+def _server_s(*connections: Connection) -> float:
+    """Processor seconds of the server's processes; nothing where they are on another machine."""
+    return sum(cpu_s(connection.info.backend_pid, "postgres") or 0.0 for connection in connections)

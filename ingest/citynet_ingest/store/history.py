@@ -2,14 +2,19 @@
 
 Each block is one statement in a transaction of its own, so that nothing is held up by a replay of hours. The length of a block
 follows from how many readings the one before it had; one that turns out too large is given up and halved. While a block is
-evaluated the next one is being read.
+evaluated the next ones are being read, one on each connection: it is the server that has most to do, and a connection is one
+process of it.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack
+from queue import SimpleQueue
+from typing import NamedTuple
 
 import numpy as np
 import psycopg
@@ -38,10 +43,18 @@ class _TooLargeError(Exception):
 
 
 class DatabaseHistory:
-    """Reads with the connection that it is given, from a thread of its own while `blocks` is iterated."""
+    """Reads with the connection that it is given, and while `blocks` is iterated with `another` beside it, each from a thread
+    of its own."""
 
-    def __init__(self, connection: Connection, server: Server, readings_max: int = READINGS_MAX) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        server: Server,
+        readings_max: int = READINGS_MAX,
+        another: Callable[[], AbstractContextManager[Connection]] | None = None,
+    ) -> None:
         self._connection = connection
+        self._another = another
         self._settings = sql.text(f"history_settings_{server.variant}")
         self._readings_max = readings_max
 
@@ -54,24 +67,25 @@ class DatabaseHistory:
     def blocks(self, from_us: int, to_us: int) -> Iterator[Block]:
         shortest, longest = _BLOCK_US
         length_us = _FIRST_US
-        with ThreadPoolExecutor(1, "history") as reader:
-
-            def begin(at_us: int) -> Future[SeriesBatch] | None:
-                return reader.submit(self._read, at_us, min(at_us + length_us, to_us)) if at_us < to_us else None
-
-            at_us, coming = from_us, begin(from_us)
-            while coming is not None:
-                end_us = min(at_us + length_us, to_us)
+        with ExitStack() as stack:
+            readers = _Readers(stack, self._read, [self._connection, *self._more(stack)])
+            readers.fill(from_us, to_us, length_us)
+            while readers.coming:
+                block = readers.coming.popleft()
                 try:
-                    batch = coming.result()
+                    batch = block.read.result()
                 except _TooLargeError:
+                    readers.give_up()
                     length_us = max(shortest, length_us // 2)
-                    coming = begin(at_us)
+                    readers.fill(block.from_us, to_us, length_us)
                     continue
-                wanted = length_us * self._readings_max // max(1, len(batch))
+                wanted = (block.to_us - block.from_us) * self._readings_max // max(1, len(batch))
                 length_us = min(max(wanted, shortest), 4 * length_us, longest)
-                started_us, at_us, coming = at_us, end_us, begin(end_us)
-                yield from _steps(batch, started_us, end_us)
+                readers.fill(readers.until_us, to_us, length_us)
+                yield from _steps(batch, block.from_us, block.to_us)
+
+    def _more(self, stack: ExitStack) -> list[Connection]:
+        return [] if self._another is None else [stack.enter_context(self._another())]
 
     def alerts(self, span: Span, rules: Collection[str] | None) -> list[Alert]:
         """Alerts that were in force within the span, warm-up included; of these rules, or of all."""
@@ -82,21 +96,65 @@ class DatabaseHistory:
         }
         return [Alert(*row) for row in self._connection.execute(sql.text("alert_spans"), asked).fetchall()]  # type: ignore[arg-type]
 
-    def _read(self, from_us: int, to_us: int) -> SeriesBatch:
+    def _read(self, connection: Connection, from_us: int, to_us: int) -> SeriesBatch:
         """One block. _TooLargeError unless it is as short as blocks can be."""
         bytes_max = 2 * self._readings_max * _READING_BYTES if to_us - from_us > _BLOCK_US[0] else None
         statement = SQL(sql.text("history_block").decode()).format(
             from_at=Literal(moment(from_us)), to_at=Literal(moment(to_us))
         )
         body = bytearray()
-        with self._connection.transaction():
-            self._connection.execute(self._settings)
-            with self._connection.cursor().copy(statement) as copy:
+        with connection.transaction():
+            connection.execute(self._settings)
+            with connection.cursor().copy(statement) as copy:
                 for piece in copy:
                     body += piece
                     if bytes_max is not None and len(body) > bytes_max:
                         raise _TooLargeError
         return readings_of(body)
+
+
+class _Coming(NamedTuple):
+    """A block that is being read."""
+
+    from_us: int
+    to_us: int
+    read: Future[SeriesBatch]
+
+
+class _Readers:
+    """Blocks being read, in the order of time, one on each connection."""
+
+    def __init__(
+        self, stack: ExitStack, read: Callable[[Connection, int, int], SeriesBatch], connections: Sequence[Connection]
+    ) -> None:
+        self._pool = stack.enter_context(ThreadPoolExecutor(len(connections), "history"))
+        self._read = read
+        self._idle = SimpleQueue[Connection]()
+        for connection in connections:
+            self._idle.put(connection)
+        self._count = len(connections)
+        self.coming: deque[_Coming] = deque()
+        self.until_us = 0  # where the newest of them ends
+
+    def fill(self, from_us: int, to_us: int, length_us: int) -> None:
+        """Have blocks read from there on, until every connection has one."""
+        while from_us < to_us and len(self.coming) < self._count:
+            self.until_us = min(from_us + length_us, to_us)
+            read = self._pool.submit(self._with_idle, from_us, self.until_us)
+            self.coming.append(_Coming(from_us, self.until_us, read))
+            from_us = self.until_us
+
+    def give_up(self) -> None:
+        """Forget what is being read, once it is."""
+        wait([block.read for block in self.coming])
+        self.coming.clear()
+
+    def _with_idle(self, from_us: int, to_us: int) -> SeriesBatch:
+        connection = self._idle.get()
+        try:
+            return self._read(connection, from_us, to_us)
+        finally:
+            self._idle.put(connection)
 
 
 def moment(time_us: int) -> dt.datetime:
