@@ -26,7 +26,7 @@ _PLAIN = (
 def replayed(stage: Stage) -> Line:
     """The shipped packs over readings that ingest stored, against reading them with a plain COPY."""
     rules = load_rules(library_paths())
-    city, batches = (City(metrics_of(rules), 580), 3) if stage.is_quick else (City(metrics_of(rules)), 16)
+    city, batches = (City(metrics_of(rules), 580), 3) if stage.is_quick else (City(metrics_of(rules)), 32)
     total = batches * city.batch
     with (
         stage.database() as dsn,
