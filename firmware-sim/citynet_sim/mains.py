@@ -25,6 +25,7 @@ from citynet_sim.faults import Fault
 from citynet_sim.models import hydraulics
 from citynet_sim.models.rhythm import DAY_S, LOCAL_OFFSET_S
 from citynet_sim.noise import F64, wander
+from citynet_sim.pieced import pieced
 
 if TYPE_CHECKING:
     from citynet_sim.city import Device
@@ -90,19 +91,12 @@ class PipedSupply:
     def at(self, device: Device, t_s: F64) -> tuple[F64, F64]:
         """Pressure in MPa at a meter or pressure point, and the flow in m3/h through its district's meter; times in order."""
         row = self._row[device.index]
-        flow, pressure = np.empty_like(t_s), np.empty_like(t_s)
         days = np.floor((t_s + LOCAL_OFFSET_S) / DAY_S).astype(np.int64)
-        numbers, starts = np.unique(days, return_index=True)
-        for number, start, end in zip(numbers.tolist(), starts.tolist(), [*starts[1:].tolist(), len(t_s)], strict=True):
-            inside = slice(start, end)
-            knots, table = self._normal_day(number)
-            pressure[inside] = np.interp(t_s[inside], knots, table[0, row])
-            flow[inside] = np.interp(t_s[inside], knots, table[1, row])
-            if self._leaking(number):
-                knots, table = self._leaking_day(number)
-                pressure[inside] += np.interp(t_s[inside], knots, table[0, row])
-                flow[inside] += np.interp(t_s[inside], knots, table[1, row])
-        return pressure, flow
+
+        def tables(number: int) -> list[tuple[F64, F64]]:
+            return [self._normal_day(number), *([self._leaking_day(number)] if self._leaking(number) else [])]
+
+        return pieced(t_s, days, row, tables)
 
     def directions(self) -> dict[str, int]:
         """Link to 1 where water flows from its start to its end over a day by the file, -1 the other way."""

@@ -27,6 +27,7 @@ from citynet_sim.models import hydraulics, rhythm
 from citynet_sim.models.hydraulics import Loops
 from citynet_sim.models.rhythm import DAY_S
 from citynet_sim.noise import F64, wander
+from citynet_sim.pieced import pieced
 
 GRID_S = 300.0
 CROSSINGS = 5  # of the mains, along each side of the city
@@ -137,21 +138,12 @@ class WaterSupply:
     def at(self, device: Device, t_s: F64) -> tuple[F64, F64]:
         """Pressure in MPa at a meter or pressure point, and the flow in m3/h through its district's meter; times in order."""
         row = self._row[device.index]
-        flow, pressure = np.empty_like(t_s), np.empty_like(t_s)
         blocks = np.floor(t_s / _BLOCK_S).astype(np.int64)
-        # Times come in order, so a block is a slice.
-        numbers, starts = np.unique(blocks, return_index=True)
-        ends = [*starts[1:].tolist(), len(t_s)]
-        for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=True):
-            inside = slice(start, end)
-            knots, table = self._normal_block(number)
-            pressure[inside] = np.interp(t_s[inside], knots, table[0, row])
-            flow[inside] = np.interp(t_s[inside], knots, table[1, row])
-            if self._leaking(number):
-                knots, table = self._leak_block(number)
-                pressure[inside] += np.interp(t_s[inside], knots, table[0, row])
-                flow[inside] += np.interp(t_s[inside], knots, table[1, row])
-        return pressure, flow
+
+        def tables(number: int) -> list[tuple[F64, F64]]:
+            return [self._normal_block(number), *([self._leak_block(number)] if self._leaking(number) else [])]
+
+        return pieced(t_s, blocks, row, tables)
 
     def _leaking(self, number: int) -> list[tuple[int, Fault]]:
         from_s, to_s = number * _BLOCK_S, (number + 1) * _BLOCK_S

@@ -38,7 +38,7 @@ from citynet_rules.joint.stage import Stage, is_joint
 from citynet_rules.kinds import KINDS
 from citynet_rules.kinds.jump import JumpRule
 from citynet_rules.kinds.kind import Segments, usable_rows
-from citynet_rules.late import late_rows
+from citynet_rules.late import check_grouped, late_rows
 from citynet_rules.reorder import Held, Reorder
 from citynet_rules.rule import Rule, microseconds
 from citynet_rules.series import SERVER, SeriesTable
@@ -153,7 +153,7 @@ class Engine:
             return Fed(quality, [])
         start = batch.starts()
         ids = batch.series[start]
-        _check_grouped(ids)
+        check_grouped(ids)
         slot = self._series.slots(ids)
         if self._series.is_bounded and (waits := self._series.bound_us[slot] > 0).any():
             found = self._feed_some_in_order(batch, quality, slot, waits)
@@ -492,9 +492,3 @@ def _lowest_watermarks(parts: Sequence[Part], snapshots: Sequence[Snapshot]) -> 
     if not all(SERVER in snapshot.watermarks for snapshot in snapshots):
         lowest.pop(SERVER, None)
     return lowest
-
-
-def _check_grouped(ids: I32) -> None:
-    """Each series must be one run of rows, or the tip of a run would be compared with the wrong one."""
-    if len(ids) > 1 and not (ids[1:] > ids[:-1]).all() and len(np.unique(ids)) != len(ids):
-        raise CitynetError("batch is not grouped by series: one series has two runs of rows")

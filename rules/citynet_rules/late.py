@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from citynet.batch import I64, Bools
+from citynet.batch import I32, I64, Bools
+from citynet.errors import CitynetError
 
 
 def is_late(times_us: Iterable[int], tip_us: int) -> list[bool]:
@@ -53,3 +54,9 @@ def newest_before(time_us: I64, start: I64, tip_us: I64) -> I64:
     before[start] = ranks[len(time_us) :] + base[start]
     newest: I64 = times[np.maximum.accumulate(before) - base]
     return newest
+
+
+def check_grouped(ids: I32) -> None:
+    """Each series must be one run of rows, or the tip of a run would be compared with the wrong one."""
+    if len(ids) > 1 and not (ids[1:] > ids[:-1]).all() and len(np.unique(ids)) != len(ids):
+        raise CitynetError("batch is not grouped by series: one series has two runs of rows")

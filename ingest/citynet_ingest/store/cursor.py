@@ -21,8 +21,7 @@ def read_cursor(
     try:
         yield cursor
         cursor.close()
-    except BaseException:
+    finally:
         with suppress(psycopg.Error):
             cursor.close()
         cursor.close()
-        raise
