@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from citynet.runtime import log
 from citynet_ingest.lanes import lanes_of
@@ -99,11 +100,24 @@ class Link:
                 return result
 
     def _drop(self, error: psycopg.Error) -> None:
-        """A connection that is broken, or that leads to a server which turned read-only (a failover), is given up."""
-        broken = self._connection is not None and (
-            self._connection.broken or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
-        )
-        if broken and self._connection is not None:
+        """A connection that cannot go on, or that leads to a server which turned read-only (a failover), is given up."""
+        connection = self._connection
+        if connection is None:
+            return
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) or not _can_go_on(connection):
             self.watchdog.detach()
-            self._connection.close()
+            connection.close()
             self._connection = None
+
+
+def _can_go_on(connection: Connection) -> bool:
+    """Whether an action that failed has left the connection as it found it: open, outside of a transaction and of a pipeline.
+
+    Not being broken is not enough: where the server ends the connection during `executemany`, psycopg may leave libpq in its
+    pipeline, with the socket not read to its end. Every statement is then refused before anything is sent, for ever.
+    """
+    return (
+        not connection.closed
+        and connection.pgconn.transaction_status == TransactionStatus.IDLE
+        and connection.pgconn.pipeline_status == PipelineStatus.OFF
+    )
