@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -208,6 +209,29 @@ def test_after_a_failed_sync_the_descriptor_is_not_trusted_again() -> None:
     spool.sync(TELEMETRY)
     assert spool.poisoned == 1
     assert len([name for name in files.names(SIM) if name.endswith(".seg")]) == 2
+
+
+@pytest.mark.parametrize("operation", ["open", "truncate", "datasync"])
+def test_records_never_take_room_twice(operation: str) -> None:
+    """What a failed sync leaves in a file is cut off before its records go into the next one, or the cap would not hold."""
+    files = SimFiles()
+    spool = SegmentSpool(SIM, SMALL, 1, files)
+    fill(spool, 2)
+    spool.append(TELEMETRY, readings(*range(7, 17)), [])
+    counted = spool.used_bytes
+    files.faults["datasync"] = [OSError(errno.EIO, "planned")]
+    files.faults.setdefault(operation, []).append(OSError(errno.EIO, "planned"))
+    for _ in range(2):
+        with pytest.raises(OSError, match="planned"):
+            spool.sync(TELEMETRY)
+    names = [name for name in files.names(SIM) if name.endswith(".seg")]
+    assert sum(files.size(SIM / name) for name in names) <= counted
+    assert spool.sync(TELEMETRY) == 12
+    files.cut(Random(1))
+    spool = SegmentSpool(SIM, SMALL, 2, files)
+    assert len(values(spool, 1)) == 12
+    names = [name for name in files.names(SIM) if name.endswith(".seg")]
+    assert sum(files.size(SIM / name) for name in names) == spool.used_bytes
 
 
 def test_an_unreadable_segment_is_tried_again_and_then_declared() -> None:

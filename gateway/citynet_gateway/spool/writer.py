@@ -1,8 +1,8 @@
 """Writing one stream of one epoch: pending frames in memory, one write and one sync a group, a new segment when one is full.
 
 After a failed write or sync the descriptor is poisoned: the kernel may have dropped the pages and would
-report the next sync as a success. The file is cut back to its synced end and left; everything pending goes
-into a new segment.
+report the next sync as a success. The file is left; everything pending goes into a new segment, and not before the old one is
+cut back to its synced end: else the same records would take room twice, beyond the cap.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Writer:
         self._segment_bytes = segment_bytes
         self._clock_s = clock_s
         self._open: tuple[File, Segment] | None = None  # the segment being written, once it holds something synced
+        self._uncut: Segment | None = None  # left after a failure, with bytes behind its synced end
         self._pending = bytearray()
         self.seed = seed_of(SegmentName(epoch.stream, epoch.opening, epoch.number, 1, 0))
         self.appended = epoch.synced
@@ -70,6 +71,7 @@ class Writer:
         """
         if not self._pending:
             return 0
+        self._cut()
         failpoint.hit("gateway.before-write")
         grown = self._begin() if self._open is None else self._extend(*self._open)
         self._epoch.synced = self.appended
@@ -91,12 +93,23 @@ class Writer:
             file.datasync()
         except OSError:
             self.poisoned += 1
-            with contextlib.suppress(OSError):
-                file.truncate(segment.size)
             self._leave()
+            self._uncut = segment
             raise
         segment.size += len(self._pending)
         return len(self._pending)
+
+    def _cut(self) -> None:
+        """Take off what a failed write has left behind the synced end of a segment. OSError: it is still there, or may be."""
+        segment = self._uncut
+        if segment is not None and segment in self._epoch.segments:  # else it was acknowledged meanwhile, and removed
+            file = self._files.open(self._folder / str(segment.name))
+            try:
+                file.truncate(segment.size)
+                file.datasync()  # or a power cut brings it back
+            finally:
+                close_quietly(file)
+        self._uncut = None
 
     def _begin(self) -> int:
         """Put what is pending into a new segment; it counts once file and folder are synced."""
