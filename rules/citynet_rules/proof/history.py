@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -80,11 +81,13 @@ def replay(
     Memory: the engine, one block (and the one that is being read), and the alerts.
     """
     engine, book = Engine(rules), AlertBook()
-    series = history.series()
+    series, gateways = history.series(), history.gateways()
+    blocks = iter(history.blocks(span.start_us, span.to_us))
+    first = next(blocks, None)  # a history that reads ahead does so while the series are bound
     engine.bind(series)
-    clock = _Clock(series, history.gateways())
+    clock = _Clock(series, gateways)
     readings = 0
-    for block in history.blocks(span.start_us, span.to_us):
+    for block in chain([first] if first else [], blocks):
         book.take(engine.feed(block.batch).transitions)
         book.take(engine.advance(clock.at(block, engine)))
         readings += len(block.batch)
