@@ -90,6 +90,7 @@ class Committer:
         self._number = 0  # of the last commit planned
         self._snapshot_at = 0.0
         self._looked_at = 0.0
+        self._looked_on = 0  # the connection of then
         self._trimmed_at = 0.0
         self._asked: list[Letter] = []
         self._spread: list[Spread] = []  # as it was told last
@@ -419,6 +420,9 @@ class Committer:
             self._looked_at = now
             shards = parse_shards(self._settings.shards)
             self._asked = self._link.retry(lambda: redrive.asked(self._link.open(), shards))
+            if self._looked_on != self._link.opened:  # it has the locks again; in between they were anybody's
+                self._looked_on = self._link.opened
+                self._look_at_claim()
         if now - self._trimmed_at > _TRIM_S:
             self._trimmed_at = now
             keep = {"keep_s": self._settings.message_key_s}

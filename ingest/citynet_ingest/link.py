@@ -38,6 +38,7 @@ class Link:
         self._has_owned = False
         self.lanes = lanes_of(parse_shards(settings.shards))
         self.has_columnstore = False
+        self.opened = 0  # connections so far
         self.partitions = Partitions()
         self.stopping = threading.Event()
         self.watchdog = Watchdog()
@@ -64,13 +65,14 @@ class Link:
             patience_s = _PATIENCE_AGAIN_S if self._has_owned else _PATIENCE_S
             lock(connection, self.lanes, patience_s, self.stopping, self.watchdog)
             self._has_owned = True
+            row = connection.execute(sql.text("has_columnstore")).fetchone()
         except BaseException:
             self.watchdog.detach()
             connection.close()
             raise
-        row = connection.execute(sql.text("has_columnstore")).fetchone()
         self.has_columnstore = bool(row and row[0])
         self._connection = connection
+        self.opened += 1
         self.partitions.forget()
         return connection
 

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
 from citynet_ingest.link import Link
 from citynet_ingest.settings import IngestSettings
+from citynet_ingest.store import sql
 from citynet_ingest.store.transaction import Connection
+
+
+class Slow(psycopg.Connection[tuple[object, ...]]):
+    """On a server that is too slow for the question that comes last."""
+
+    def execute(self, query: Any, params: Any = None, **more: Any) -> psycopg.Cursor[tuple[object, ...]]:
+        if query == sql.text("has_columnstore"):
+            cut_off(self)
+        return super().execute(query, params, **more)
+
+
+def test_a_connection_that_is_not_taken_into_use_is_closed(dsn: str) -> None:
+    """It has the locks of our lanes by then."""
+    made = [Slow.connect(dsn, autocommit=True), psycopg.connect(dsn, autocommit=True)]
+    coming = iter(made)
+    link = Link(lambda: next(coming), IngestSettings())
+    assert link.retry(link.open) is made[1]
+    assert made[0].closed
+    link.close()
 
 
 @pytest.fixture

@@ -17,7 +17,9 @@ from citynet_ingest.store.migrate import load, migrate, status
 from citynet_ingest.store.transaction import Target, apply
 from citynet_ingest.watchdog import Watchdog
 from citynet_rules.spec import RuleSet
-from tests.ingest import IngestProcess, query, wait_for
+from tests.ingest import IngestProcess, now_us, query, wait_for
+from tests.pipelined import NAME as PIPE
+from tests.pipelined import Pipe
 
 
 def commit(connection: psycopg.Connection[tuple[object, ...]], ident: int, number: int) -> None:
@@ -103,6 +105,22 @@ def test_what_a_worker_kept_under_its_name_goes_on_as_claims(empty_dsn: str) -> 
         found = {tuple(sorted(f.held)): f.state for f in formers(connection, range(8))}
     assert found == {(0, 1, 2, 3): b"00-31", (4, 5, 6, 7): b"00-63"}
     assert query(empty_dsn, "SELECT sum(stored) FROM direct_tally") == [(7,)]
+
+
+def test_a_worker_that_finds_its_lanes_free_again_looks_whether_they_are_its_own(dsn: str) -> None:
+    """Its next commit would tell as well, but with nothing to commit it would sit on the locks until its next snapshot."""
+    zombie = Pipe(dsn, snapshot_s=3600)
+    try:
+        query(dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", PIPE)
+        Pipe(dsn).stop()  # others worked meanwhile
+
+        def look() -> None:
+            zombie.call(zombie.committer.redrive, now_us(), lambda _: None)
+
+        with pytest.raises(FencedError):
+            wait_for(look, "it looks from time to time")
+    finally:
+        zombie.close()
 
 
 def test_a_stop_while_the_database_is_away_is_a_clean_stop(folder: Path, broker: EmbeddedMosquitto) -> None:
