@@ -129,7 +129,7 @@ class Story:
             worker.kill() if line.word == "kill" else worker.stop()
             before = worker.log.read_text().count("broker-connected")
             worker.start()
-            wait_for(lambda: worker.log.read_text().count("broker-connected") > before, "the worker is back", 60)
+            wait_for(lambda: worker.log.read_text().count("broker-connected") > before, "the worker is back")
         elif line.word == "ack":
             self._acknowledge(*line.rest.split())
         elif line.word in ("override", "refused"):
@@ -171,7 +171,7 @@ class Story:
         wanted = [self._wanted(line) for line in expected if line.word == "alert"]
         place = f"lines {expected[0].number} to {expected[-1].number}"
         with suppress(AssertionError):
-            wait_for(lambda: self._alerts() == wanted, place, 20)
+            wait_for(lambda: self._alerts() == wanted, place)
         assert self._alerts() == wanted, place
 
     def _wanted(self, line: Line) -> str:

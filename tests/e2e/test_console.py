@@ -17,6 +17,12 @@ from tests.integration.api_harness import OPERATOR, VIEWER, Served, add_tokens, 
 from tests.patience import DEADLINE_S
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="the browser tests need selenium: pip install selenium")
+from selenium.common.exceptions import (  # noqa: E402
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -40,6 +46,11 @@ FLAGS = (
 )
 
 
+NOT_YET = (  # the page is being drawn
+    NoSuchElementException, StaleElementReferenceException, ElementNotInteractableException, ElementClickInterceptedException,
+)  # fmt: skip
+
+
 class Page:
     """The console as a person sees it."""
 
@@ -60,7 +71,18 @@ class Page:
         return list(self.browser.find_elements(By.CSS_SELECTOR, selector))
 
     def text(self, selector: str) -> str:
-        return str(self.one(selector).get_attribute("textContent"))
+        """In one step: between two the page may be drawn anew."""
+        found = self.browser.execute_script("return document.querySelector(arguments[0])?.textContent", selector)
+        if found is None:
+            raise NoSuchElementException(selector)
+        return str(found)
+
+    def click(self, selector: str) -> None:
+        def click() -> bool:
+            self.one(selector).click()
+            return True
+
+        self.until(click, f"{selector} is clicked")
 
     def keys(self, *keys: str) -> None:
         self.one("body").send_keys(*keys)
@@ -86,12 +108,10 @@ class Page:
         return f".row[data-id='{self.browser.execute_script(script, device)}']"
 
     def until(self, condition: Callable[[], bool], what: str, within_s: float = DEADLINE_S) -> None:
-        from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
-
         def calm() -> bool:
             try:
                 return condition()
-            except (NoSuchElementException, StaleElementReferenceException):
+            except NOT_YET:
                 return False
 
         until(calm, what, within_s)
@@ -149,12 +169,8 @@ def test_an_operators_night(browser: Any, server: Served, dsn: str, names: dict[
     first = page.text(page.row("gas-0017"))
     for word in ("红色", "燃气井甲烷浓度高", "庐阳区", "55.2 %LEL", "限值 50 %LEL", "CJJ 51-2016", "C", "确认"):
         assert word in first
-    assert [node.text.split() for node in page.all(".count")] == [
-        ["红色", "1"],
-        ["橙色", "1"],
-        ["黄色", "1"],
-        ["蓝色", "1"],
-    ]
+    counts = [["红色", "1"], ["橙色", "1"], ["黄色", "1"], ["蓝色", "1"]]
+    page.until(lambda: [node.text.split() for node in page.all(".count")] == counts, "how many of each colour")
     page.until(lambda: page.text("#vital-gateways dd") == "2/3", "gateways online")
     assert OPERATOR not in browser.current_url
 
@@ -175,7 +191,7 @@ def test_an_operators_night(browser: Any, server: Served, dsn: str, names: dict[
     page.keys("a")
     page.until(lambda: page.one("#ack").is_displayed(), "the dialog")
     page.one("#ack-comment").send_keys("抢修队已出发")
-    page.one("#ack-send").click()
+    page.click("#ack-send")
     page.until(
         lambda: "✓" in page.text(page.row("gas-0099")) and "olga" in page.text(page.row("gas-0099")),
         "it is acknowledged",
@@ -186,7 +202,7 @@ def test_an_operators_night(browser: Any, server: Served, dsn: str, names: dict[
     assert stored == ("olga", "抢修队已出发")
 
     # The other language, at once and everywhere; it is remembered.
-    page.one("#desk [data-act='language']").click()
+    page.click("#desk [data-act='language']")
     assert "Methane high in a gas well" in page.text(page.row("gas-0099"))
     page.until(lambda: "Call the gas utility's emergency crew" in page.text(".guidance"), "guidance in English")
     assert page.text("#link .link-text") == "Live"
@@ -250,8 +266,8 @@ def test_a_chart_shows_the_raise_and_its_limit(browser: Any, server: Served, dsn
         page.until(lambda learned=learned: learned in page.text("#detail"), "hindsight")  # type: ignore[misc]
         page.until(lambda revised=revised: revised in page.text(".transitions"), "its revision")  # type: ignore[misc]
         browser.execute_script("location.hash = arguments[0]", f"#alert/{names['gas']}")
-        page.one("#desk [data-act='language']").click()
-    page.one("#desk [data-act='theme']").click()
+        page.click("#desk [data-act='language']")
+    page.click("#desk [data-act='theme']")
     page.until(lambda: page.one("html").get_attribute("data-theme") == "night", "night")
     page.until(lambda: "疑似设备故障" in page.text("#detail"), "the verdict by night")
     for selector in ("#banner", "#detail dd strong", "#detail dd .quiet", ".transitions"):
@@ -273,11 +289,11 @@ def test_a_device_shows_its_series_over_any_span_and_how_complete_they_are(
     page = Page(browser, f"{server.url}/#alert/{names['gas']}")
     page.open()
     page.until(lambda: bool(page.all(".chart .raise")), "the curve around the raise")
-    page.one("[data-span='7d']").click()
+    page.click("[data-span='7d']")
     page.until(lambda: "1 小时" in page.text(".chart-note"), "seven days are buckets of hours")
     assert page.text(".chart .limit.main text") == "红色 50 %LEL"
 
-    page.one(".device-link").click()
+    page.click(".device-link")
     own = f"[data-series='{battery}']"
     page.until(lambda: bool(page.all(f"{own} .curve")), "the curve of the device's other series")
     assert browser.current_url.endswith("#device/gas-0017")
@@ -286,12 +302,12 @@ def test_a_device_shows_its_series_over_any_span_and_how_complete_they_are(
     assert "75 %" in page.text(f"{own} .completeness")
     assert "间隔为估计值" not in page.text(f"{own} .completeness")
     assert "从未收到读数" in page.text("#detail")
-    page.one("[data-span='1h']").click()
+    page.click("[data-span='1h']")
     page.until(lambda: "由读数计算" in page.text(f"{own} .chart-note"), "an hour is read from readings")
-    page.one("#desk [data-act='language']").click()
+    page.click("#desk [data-act='language']")
     page.until(lambda: "computed from readings" in page.text(f"{own} .chart-note"), "in English")
     assert "No reading was ever received." in page.text("#detail")
-    page.one(".device-back").click()
+    page.click(".device-back")
     page.until(lambda: "Methane high" in page.text("#detail h2"), "back at the alert")
     browser.get(f"{server.url}/#device/none")
     browser.refresh()
@@ -331,12 +347,12 @@ def test_filters_keys_and_what_a_viewer_may_not(browser: Any, server: Served, na
     assert page.devices == ["mh-0042"]
     page.one("#filter-text").send_keys("nothing")
     assert "没有符合筛选条件的告警" in page.text("#empty")
-    page.one("#filter-reset").click()
-    page.one("[data-level='3']").click()
+    page.click("#filter-reset")
+    page.click("[data-level='3']")
     assert page.devices == ["gas-0017", "mh-0042", "gas-0018"]
-    page.one("[data-scope='history']").click()
+    page.click("[data-scope='history']")
     page.until(lambda: page.devices == ["gas-0018"], "past alerts")
-    page.one(".bar").click()
+    page.click(".bar")
     page.keys("?")
     assert page.one("#help").is_displayed()
     assert page.complaints() == []
@@ -366,11 +382,11 @@ def test_on_a_phone_nothing_hangs_over_the_edge(
     page.until(lambda: len(page.devices) == 5, "the list")
     wide = "return Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"
     assert browser.execute_script(wide) <= 390
-    page.one(f"{page.row('gas-0017')} .row-open").click()
+    page.click(f"{page.row('gas-0017')} .row-open")
     page.until(
         lambda: page.one("#detail .back").is_displayed() and bool(page.all(".chart .curve")),
         "the details cover the page",
     )
     assert browser.execute_script(wide) <= 390
-    page.one("#detail .back").click()
+    page.click("#detail .back")
     page.until(lambda: not page.one("#detail").is_displayed(), "back at the list")

@@ -72,7 +72,7 @@ def test_ctrl_c_stops_everything_within_five_seconds(folder: Path) -> None:
             demo.send_signal(signal.SIGINT)
             demo.communicate(timeout=DEADLINE_S)
         assert demo.returncode == 0
-        _, alive = psutil.wait_procs(started, timeout=15)
+        _, alive = psutil.wait_procs(started, timeout=DEADLINE_S)
         assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
 
 
@@ -84,5 +84,5 @@ def test_nothing_survives_the_death_of_the_demo() -> None:
                 break
         started = children_of(demo.pid)
         os.kill(demo.pid, signal.SIGKILL)
-        _, alive = psutil.wait_procs(started, timeout=15)
+        _, alive = psutil.wait_procs(started, timeout=DEADLINE_S)
         assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []

@@ -27,7 +27,7 @@ from tests.faults.proxy import Proxy, port_of
 from tests.ingest import GatewayPeer, ingest_running, query, wait_for
 
 OUTAGE_S = 1.5
-UNDERWAY_S = 0.5  # answers of the last commit that went through
+UNDERWAY_S = 0.5  # answers of the last commit that went through, until the broker has them
 TERMINATIONS = 8
 TERMINATE = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name LIKE 'citynet-ingest-%'"""
@@ -43,12 +43,15 @@ def test_outages(folder: Path, broker: EmbeddedMosquitto, database: EmbeddedPost
         ingest_running(folder, broker, database.dsn(), {"keep_alive_s": 2}) as ingest,
         LedgerPeer(broker.port, "gw-1", ledger) as peer,
     ):
-        for number, (name, (fail, heal)) in enumerate(OUTAGES.items(), 1):
+        for name, (fail, heal) in OUTAGES.items():
             peer.accept(load.plain(rng, f"gas-{name}", 6000, load.minutes_ago(10)))
             peer.wait_acked(peer.acked + rng.randrange(100, 1000))
+            losses = ingest.log.read_text().count('"database-lost"')
             fail(database)
-            wait_logged(ingest, "database-lost", number)
+            wait_logged(ingest, "database-lost", losses + 1)
             last_for(UNDERWAY_S)
+            peer.hear_out()
+            peer.accept(load.plain(rng, f"gas-{name}-away", 100, load.minutes_ago(10)))
             acked = peer.acked
             last_for(OUTAGE_S)
             assert peer.acked == acked < len(ledger.readings), f"acknowledged while the database was {name}"

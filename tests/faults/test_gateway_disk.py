@@ -44,7 +44,7 @@ def test_a_disk_that_refuses_is_told_and_costs_nothing(folder: Path, spool: str)
             assert sum(claim.accepted for claim in server.statuses[-1].claims) < 13 * count
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
             server.mute = False
-            wait_for(lambda: len(server.values()) == 13 * count, "everything arrives", 60)
+            wait_for(lambda: len(server.values()) == 13 * count, "everything arrives")
             levels = [value for *_, name, value in server.stored if name.endswith("/level")]
             assert levels == [float(k) for k in range(count)]
             wait_for(lambda: not server.statuses[-1].full, "the status is quiet again")

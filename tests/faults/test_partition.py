@@ -96,11 +96,12 @@ def test_partition(side: str, folder: Path, broker: EmbeddedMosquitto, dsn: str,
             peer.wait_acked(peer.acked + rng.randrange(100, 700))
             before = proxy.accepted
             fault(proxy)
+            wait_for(lambda seen=before: proxy.accepted > seen, "somebody notices")  # type: ignore[misc]
             started = time.monotonic()
             peer.wait_drained(RESUME_S_MAX * slowness())
             print(f"{side}: {name} resumed and drained in {time.monotonic() - started:.1f} s")
             sessions = LANES if side == "ingest" else 1
-            assert 1 <= proxy.accepted - before <= CONNECTIONS_MAX * sessions, name
+            assert proxy.accepted - before <= CONNECTIONS_MAX * sessions, name
     assert judge([ledger], dsn) == CLEAN
     assert_balanced(dsn)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from math import isnan
 from pathlib import Path
@@ -27,6 +26,7 @@ from citynet_sim.settings import SimSettings
 from citynet_sim.truth import read_truth
 from tests.gateway import GATEWAY, GatewayProcess
 from tests.ingest import ingest_running, stored, wait_for
+from tests.patience import DEADLINE_S
 
 DEVICES = [
     "gas-0001=mqtt", "gas-0002=senml", "aq-0001=hj212", "mh-0001=chirpstack", "dma-0001=modbus-tcp", "ps-0001=modbus-tcp",
@@ -120,7 +120,7 @@ def test_one_of_every_protocol_through_the_real_gateway(
                 wait_for(lambda: len(_pushed(_rows(dsn))) > 30, "readings flow")
                 gateway.kill()
                 gateway.start()
-            said, words = process.communicate(timeout=60)
+            said, words = process.communicate(timeout=DEADLINE_S)
             assert process.returncode == 0, words
             wait_for(lambda: judge(read_for_judge(serve.truth), _pushed(_rows(dsn))).lost == 0, "all is stored")
             if not killed:
@@ -199,18 +199,16 @@ def test_a_device_is_configured_updated_and_restarted_from_afar(folder: Path, br
         assert ask({"configure": {"interval": 2}}, 2) == {"refused": "'interval': no such option"}
         assert ask(b"[1]", 3)["refused"]
         assert ask({"configure": {"update_s": 0.5, "boot_s": 0.2}, "update": "1.1.0"}, 4)["mode"] == "updating"
-        down = time.monotonic()
         wait_for(
             lambda: '"version": "1.1.0"' in json.dumps(ask({"configure": {"heartbeat_s": 60}}, len(answers) + 1)),
             "new version",
         )
-        assert time.monotonic() - down < 30
         assert ask({"reboot": True}, len(answers) + 1)["mode"] == "booting"
         before = len(times)
         wait_for(lambda: len(times) > before, "reports flow again")
     finally:
         process.terminate()
-        _, words = process.communicate(timeout=30)
+        _, words = process.communicate(timeout=DEADLINE_S)
         client.disconnect()
         client.loop_stop()
     assert process.returncode == 0, words

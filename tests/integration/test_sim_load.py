@@ -20,13 +20,14 @@ from citynet.runtime.child import free_port
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet_sim.load import METRICS, Fleet, Stencil, stencils, values
 from tests.ingest import wait_for
+from tests.patience import DEADLINE_S
 
 START_US = 1_767_225_600_000_000
 
 
 def _load(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "citynet", "sim", "load", "--json", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
 
 
 def _envelope(stencil: Stencil, packet_id: int) -> tuple[str, wire.Envelope]:
@@ -93,7 +94,7 @@ def test_a_load_arrives_whole_in_sequence_and_is_counted(broker: EmbeddedMosquit
     client.connect("127.0.0.1", broker.port)
     client.loop_start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(DEADLINE_S)
         done = _load(
             "--broker-port",
             str(broker.port),
@@ -144,7 +145,7 @@ def test_a_broker_that_ends_the_connection_ends_the_load() -> None:
         done = _load(
             "--broker-port", str(listener.getsockname()[1]), "--gateways", "1", "--devices", "2", "--duration", "20"
         )
-        thread.join(20)
+        thread.join(DEADLINE_S)
     assert done.returncode == 1
     assert "connection" in done.stderr.splitlines()[-1]
 
@@ -158,7 +159,7 @@ def test_into_nothing_needs_no_broker() -> None:
 
 def test_the_bench_shows_every_value_with_its_baseline() -> None:
     command = [sys.executable, "-m", "citynet", "bench", "sim", "--quick", "--only", "load", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)["lines"]["load"]
     assert values["published_unacknowledged"] == values["published_100000_devices_unacknowledged"] == 0

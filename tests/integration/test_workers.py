@@ -99,7 +99,7 @@ def test_two_workers_share_the_gateways_and_one_that_is_killed_comes_back(
     assert [event["worker"] for event in pair.events("worker-started")] == ["0-31", "32-63", "0-31"]
     rows = [row[:3] for row in stored(dsn)]
     assert len(rows) == len(set(rows)) == 4 * 40
-    assert pair.stop(30) == 0, pair.tail()
+    assert pair.stop() == 0, pair.tail()
     assert not any(is_alive(event["process"]) for event in pair.events("worker-started"))
 
 
@@ -108,7 +108,7 @@ def test_a_worker_that_cannot_go_on_ends_them_all(
 ) -> None:
     second = Supervised(folder / "second", broker.port, dsn)
     second.start()
-    assert second.died(60) == 1
+    assert second.died() == 1
     assert "owned by another ingest worker: citynet-ingest-" in second.log.read_text()
     assert not any(is_alive(event["process"]) for event in second.events("worker-started"))
     assert pair.running.poll() is None
@@ -133,7 +133,7 @@ def test_an_object_of_two_workers_is_judged_by_neither_and_both_say_so(
                 peer.send(turn, [Reading(f"gas-{gateway}", "ch4_lel", now_us(), 60.0)])
                 peer.wait_acked(turn)
                 peer.close()
-            assert process.stop(30) == 0, process.tail()
+            assert process.stop() == 0, process.tail()
         finally:
             if process.running.poll() is None:
                 process.kill()
