@@ -121,14 +121,21 @@ class GatewayPeer:
         self.acks.append(control.decode(message.payload, Ack))
 
     def publish(
-        self, topic: str, payload: bytes, content_type: str = wire.CBOR, *, wait: bool = True, key: str = ""
+        self,
+        topic: str,
+        payload: bytes,
+        content_type: str = wire.CBOR,
+        *,
+        wait: bool = True,
+        key: str = "",
+        qos: int = 1,
     ) -> None:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if content_type:
             properties.ContentType = content_type
         if key:
             properties.UserProperty = ("idempotency-key", key)
-        info = self.client.publish(topic, payload, qos=1, properties=properties)
+        info = self.client.publish(topic, payload, qos=qos, properties=properties)
         if wait:
             info.wait_for_publish(DEADLINE_S)
 

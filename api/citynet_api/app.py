@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
+from citynet.runtime import log
 from citynet_api import errors, tally
 from citynet_api.auth import Authenticator, Principal, Role
 from citynet_api.bodies import BodyLimit
@@ -51,8 +53,11 @@ Show, acknowledge, explain: the alerts of a city's lifelines, the devices and re
 """
 
 
-def create_app(settings: ApiSettings, conninfo: Mapping[str, Any]) -> FastAPI:
-    """The application over the database that `conninfo` (keyword arguments of psycopg's connect) names."""
+def create_app(
+    settings: ApiSettings, conninfo: Mapping[str, Any], on_end: Callable[[str], None] = lambda _: None
+) -> FastAPI:
+    """The application over the database that `conninfo` (keyword arguments of psycopg's connect) names. `on_end` hears of a
+    watcher that ended by itself: without it the streams would go on, and say nothing for ever."""
     database = Database(conninfo, settings)
     parts = Context(
         settings=settings,
@@ -65,7 +70,7 @@ def create_app(settings: ApiSettings, conninfo: Mapping[str, Any]) -> FastAPI:
         title="citynet API",
         version=version("citynet"),
         description=_ABOUT.format(types=", ".join(f"`{URN}{kind}`" for kind in KINDS)),
-        lifespan=_lifespan,
+        lifespan=partial(_lifespan, on_end=on_end),
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
@@ -116,7 +121,7 @@ def _serve_console(app: FastAPI) -> None:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI, on_end: Callable[[str], None]) -> AsyncIterator[None]:
     """Open the pool, watch the feed and the tally; at the end stop all three."""
     parts = parts_of(app)
     await parts.database.open()
@@ -124,12 +129,23 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(parts.feed.run(), name="feed"),
         asyncio.create_task(tally.watch(parts.database, parts.tally), name="tally"),
     ]
+    ended = partial(_ended, on_end)
+    for watcher in watchers:
+        watcher.add_done_callback(ended)
     try:
         yield
     finally:
+        for watcher in watchers:
+            watcher.remove_done_callback(ended)
         parts.feed.stop()
         await end(watchers)
         await parts.database.close()
+
+
+def _ended(on_end: Callable[[str], None], watcher: asyncio.Task[None]) -> None:
+    if not watcher.cancelled() and (error := watcher.exception()) is not None:
+        log.get(__name__).error("watcher-failed", exc_info=(type(error), error, error.__traceback__))
+    on_end(watcher.get_name())
 
 
 async def end(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 
+from citynet.errors import CitynetError
 from citynet.runtime import http, log
 from citynet_api.app import create_app, parts_of
 from citynet_api.settings import ApiSettings
@@ -19,8 +20,18 @@ _CONCURRENT_MAX = 2000
 
 
 async def serve(settings: ApiSettings, conninfo: Mapping[str, Any], listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; then end the streams, give requests in flight `stop_s`, and return."""
-    app = create_app(settings, conninfo)
+    """Serve until SIGTERM or SIGINT; then end the streams, give requests in flight `stop_s`, and return.
+
+    Raises:
+        CitynetError: a watcher failed; started again, it has its chance anew.
+    """
+    failed: list[str] = []
+
+    def fail(watcher: str) -> None:
+        failed.append(watcher)
+        stop()
+
+    app = create_app(settings, conninfo, fail)
     server = http.Server(
         uvicorn.Config(
             app,
@@ -43,6 +54,8 @@ async def serve(settings: ApiSettings, conninfo: Mapping[str, Any], listener: so
         loop.add_signal_handler(number, stop)
     log.get(__name__).info("listening", url=http.url_of(listener))
     await server.serve(sockets=[listener])
+    if failed:
+        raise CitynetError(f"api: the watcher {failed[0]} failed; the log has it")
     log.get(__name__).info("stopped")
 
 

@@ -27,7 +27,7 @@ from tests.gateway import FieldDevice, GatewayProcess, ServerPeer, wait_for
 from tests.sim_files import SimFiles
 
 SIM = Path("/spool")
-KILLS = 8
+KILLS = 5
 
 WRITER = """
 import sys, time
@@ -297,5 +297,7 @@ def test_edgex_go_5185_keeps_58_percent_of_200_events_a_second() -> None:
     """At 500 a second; for a minute with ``citynet bench gateway --only kept``, here for a few seconds."""
     words = [sys.executable, "-m", "citynet", "bench", "gateway", "--quick", "--json", "--only", "kept"]
     done = subprocess.run(words, capture_output=True, check=True, text=True, timeout=170)
-    (line,) = json.loads(done.stdout)["lines"]
-    assert line["value"] == 100
+    report = json.loads(done.stdout)
+    (line,) = report["lines"]
+    assert (report["quick"], line["value"]) == (True, 100)
+    assert line["goal"] > 0

@@ -233,6 +233,26 @@ def lost(event: dict[str, object]) -> bool:
     return event["event"] == "database" and isinstance(data, dict) and data["lost_at"] is not None
 
 
+def test_a_stream_that_cannot_go_on_ends_the_process(dsn: str) -> None:
+    """Here by a transition of a kind that a later schema may know. Going on with heartbeats alone would look calm."""
+    series = prepare(dsn)
+    raise_alerts(dsn, series, 0, 1)
+    with served(dsn) as server:
+        metrics = f"{server.url}/metrics"
+        position = f"citynet_api_feed_position {float(stored_ids(dsn)[-1])}"
+        until(lambda: position in httpx.get(metrics, timeout=DEADLINE_S).text, "it watches from there")
+        with database(dsn) as connection:
+            connection.execute("ALTER TABLE alert_transition DROP CONSTRAINT alert_transition_kind_check")
+            connection.execute(
+                "INSERT INTO alert_transition (alert_id, kind, level, at, actor)"
+                " SELECT alert_id, 'foreseen', level, at, 'x' FROM alert_transition"
+            )
+            connection.execute("NOTIFY citynet_alert")
+        assert server.process.wait(DEADLINE_S) == 1
+    assert [line["event"] for line in server.lines] == ["listening", "watcher-failed", "text"], server.lines
+    assert server.lines[-1]["text"] == "error: api: the watcher feed failed; the log has it\n"
+
+
 def test_ctrl_c_stops_it_too(dsn: str) -> None:
     prepare(dsn)
     server = Served(dsn)

@@ -1,4 +1,5 @@
-"""``citynet bench gateway``: every line comes about on tiny counts. No figure is judged."""
+"""``citynet bench gateway``: every line comes about on tiny counts (that of what is kept: in
+`tests/faults/test_published_failures.py`). No figure is judged."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize(("part", "lines"), [("intake", 2), ("kept", 1), ("drain", 4), ("memory", 1), ("interlock", 1)])
+@pytest.mark.parametrize(("part", "lines"), [("intake", 2), ("drain", 4), ("memory", 1), ("interlock", 1)])
 def test_every_line_comes_about(part: str, lines: int) -> None:
     words = [sys.executable, "-m", "citynet", "bench", "gateway", "--quick", "--json", "--only", part]
     done = subprocess.run(words, capture_output=True, check=False, text=True, timeout=170)
@@ -20,8 +21,6 @@ def test_every_line_comes_about(part: str, lines: int) -> None:
     for line in report["lines"]:
         assert line["value"] > 0
         assert line["goal"] > 0
-    if part == "kept":
-        assert report["lines"][0]["value"] == 100
 
 
 def test_an_unknown_part_is_a_usage_error() -> None:

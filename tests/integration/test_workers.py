@@ -26,7 +26,8 @@ class Supervised(IngestProcess):
         super().__init__(folder, port, dsn, {"workers": 2, **(settings or {})})
 
     def events(self, name: str) -> list[dict[str, object]]:
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        whole = self.log.read_text().rpartition("\n")[0]  # the last line may be on its way
+        lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
     def wait_events(self, name: str, count: int) -> list[dict[str, object]]:
