@@ -3,6 +3,7 @@ passes waits no longer than it takes. What must happen *soon* is measured agains
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 DEADLINE_S = 90.0
 _SPIN_S = 0.2
+_LOOK_S, _GLANCE_S = 0.1, 0.02  # so often during `promptly` a look is taken, for so long
 
 
 def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
@@ -21,23 +23,34 @@ def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = DEADLI
     return result
 
 
-def slowness() -> float:
+def slowness(spin_s: float = _SPIN_S) -> float:
     """How many times longer work takes now than it would with a processor of our own: a busy loop's time over its share of the
     processor. 1 on a machine that does nothing else."""
     began_s, own_s = time.monotonic(), time.thread_time()
-    while (spent_s := time.thread_time() - own_s) < _SPIN_S:
+    while (spent_s := time.thread_time() - own_s) < spin_s:
         pass
     return max(1.0, (time.monotonic() - began_s) / spent_s)
 
 
 @contextmanager
 def promptly(limit_s: float) -> Iterator[None]:
-    """What is done inside takes less than this, times the slowness before or afterwards."""
-    slow = slowness()
+    """What is done inside takes less than this, times the slowness before, meanwhile (on average) or afterwards."""
+    slow, looks, over = slowness(), [1.0], threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK_S):
+            looks.append(slowness(_GLANCE_S))
+
+    watch = threading.Thread(target=look, name="slowness")
+    watch.start()
     began_s = time.monotonic()
-    yield
-    took_s = time.monotonic() - began_s
-    slow = max(slow, slowness())
+    try:
+        yield
+    finally:
+        took_s = time.monotonic() - began_s
+        over.set()
+        watch.join()
+    slow = max(slow, sum(looks) / len(looks), slowness())
     assert took_s < limit_s * slow, (
         f"took {took_s:.1f} s; {limit_s} s on a machine {slow:.1f} times slower than a free one"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from citynet.quality import BAD, GOOD
+from citynet.runtime.child import free_port
 from citynet.runtime.metrics import REGISTRY
 from citynet_gateway.drivers.modbus.bus import values_of
 from citynet_gateway.drivers.modbus.driver import Modbus
@@ -549,8 +549,8 @@ def test_random_answers_end_in_time_and_never_in_a_surprise(kind: str, tmp_path:
 
 @pytest.fixture
 def unused() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port on which nobody listens, and that nobody else gets meanwhile."""
+    return free_port()
 
 
 def test_collector_is_of_use() -> None:
