@@ -15,7 +15,7 @@ from tests.faults.harness import CLEAN, DirectDevice, Ledger, LedgerPeer, assert
 from tests.ingest import IngestProcess, query, wait_for
 
 LIFE_S_MAX = 2.5  # a start takes 1 to 2 s: about half of the kills hit the start and the recovery
-KILLS = 9  # a number, not a time: a slow machine makes fewer in one
+KILLS = 7  # a number, not a time: a slow machine makes fewer in one
 
 
 def outlive_kills(
