@@ -243,7 +243,7 @@ def plot(
     t0_us, t1_us = _span_us(settings, start, 2 * 86_400.0 if days and duration is None else duration)
     simulation = simulation_of(settings, t0_us, (t1_us - t0_us) / 1e6)
     draw = plots.days if days else plots.faults
-    for path in draw(simulation, settings.scenario, t0_us, t1_us, out):
+    for path in draw(simulation, scenarios.find(settings.scenario).name, t0_us, t1_us, out):
         print(path)
 
 
