@@ -25,7 +25,7 @@ from citynet_sim.simulation import Simulation
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_METRICS_MAX = 6
+_METRICS_MAX = 7
 _BEFORE, _AFTER = 0.25, 0.6  # of a fault's length, shown before and after it
 _DEVICES_MAX = 4
 _DOTS_MAX = 300  # so few samples are shown each

@@ -173,6 +173,15 @@ def test_fire_heats_the_tunnel_takes_oxygen_and_makes_smoke() -> None:
     assert 5.0 < beside.max() - beside[0] < 30.0
 
 
+def test_gas_in_the_tunnel_takes_the_place_of_oxygen() -> None:
+    """35 %LEL of methane are 1.75 % of the volume: so much less of everything else."""
+    city = build(1, CityParameters(population=0, devices={"tunnel-section": 1}))
+    staged = schedule(parse("x", "x", 'about = "x"\n[[fault]]\nkind = "tunnel-gas"\nat_s = 3600\n'), city, 0, 7200.0)
+    played = Simulation(city, staged, {"tunnel-section": 10_000}, texture=False)
+    before, during = _before_and_during(played, "tunnel-gas-1", "o2_vol")
+    assert during.mean() / before.mean() == pytest.approx(1.0 - 0.0175, abs=0.002)
+
+
 def test_overload_bends_the_bridge_and_leaves_it_softer() -> None:
     played = _played("bridge-overload")
     fault, damage = _fault(played, "overload-1"), _fault(played, "structural-change-1")
