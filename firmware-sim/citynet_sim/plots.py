@@ -89,8 +89,9 @@ def _window(fault: Fault, t0_us: int, t1_us: int) -> tuple[int, int]:
         tail_s = fault.peaks[0] / 3.0
     length_us = fault.end_us - fault.start_us + round(3e6 * tail_s)
     before_us = round(_BEFORE * length_us) if fault.kind != "replay" else round(1.2e6 * fault.peaks[0])
-    from_us = max(fault.start_us - before_us - 60_000_000, t0_us - 3_600_000_000)
-    return from_us, min(fault.end_us + round(_AFTER * length_us) + 60_000_000, max(t1_us, fault.end_us + length_us))
+    from_us = max(fault.start_us - before_us - _MINUTE_US, t0_us - 60 * _MINUTE_US)
+    after_us = round((_BEFORE if fault.layer == TRANSPORT else _AFTER) * length_us) + _MINUTE_US
+    return from_us, min(fault.end_us + after_us, max(t1_us, fault.end_us + length_us))
 
 
 def _names(fault: Fault, device: Device) -> list[str]:
