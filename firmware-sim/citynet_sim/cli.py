@@ -233,15 +233,17 @@ def plot(
     duration: DurationOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("plots"),
     days: Annotated[
-        bool, typer.Option("--days", help="A day of every kind of device instead of the scenario.")
+        bool, typer.Option("--days", help="Two days of every kind of device instead of the scenario.")
     ] = False,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
 ) -> None:
-    """Draw the readings around every fault of a scenario, or a day of every kind of device (needs the extra `plot`)."""
-    settings = load(SimSettings, config, {"scenario": "calm" if days else scenario, "seed": seed})
+    """Draw what every fault of a scenario does, or days of every kind of device (needs the extra `plot`)."""
+    settings = load(SimSettings, config, asked("calm" if days else scenario, seed, None, inp, geojson))
     t0_us, t1_us = _span_us(settings, start, 2 * 86_400.0 if days and duration is None else duration)
     simulation = simulation_of(settings, t0_us, (t1_us - t0_us) / 1e6)
     draw = plots.days if days else plots.faults
-    for path in draw(simulation, settings.scenario, t0_us, t1_us, out):
+    for path in draw(simulation, scenarios.find(settings.scenario).name, t0_us, t1_us, out):
         print(path)
 
 

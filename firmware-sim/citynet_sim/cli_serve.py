@@ -18,13 +18,14 @@ from citynet.runtime.command import ConfigOption, command, start_logging
 from citynet.runtime.settings import load
 from citynet_sim import city as layout
 from citynet_sim import live
+from citynet_sim.cli_register import GatewaysOption, GeojsonOption, InpOption, SeedOption
 from citynet_sim.firmware.fleet import DEVICES_MAX, TREE_NAME, Fleet, Member, Place, wall_us
 from citynet_sim.firmware.journal import FleetJournal
 from citynet_sim.firmware.machine import ConfigurationError, Options
 from citynet_sim.firmware.polled import thermometer
 from citynet_sim.firmware.port import PROTOCOLS
 from citynet_sim.firmware.tables import gateway_tables
-from citynet_sim.settings import SimSettings
+from citynet_sim.settings import SimSettings, asked
 from citynet_sim.staging import simulation_of
 from citynet_sim.truth import TruthWriter
 
@@ -37,8 +38,8 @@ def serve(
     *,
     config: ConfigOption = None,
     scenario: Annotated[str | None, typer.Option(help="What goes wrong meanwhile.")] = "calm",
-    seed: Annotated[int | None, typer.Option(help="Same seed, same city, same readings.")] = None,
-    gateways: Annotated[str | None, typer.Option(help="Names of the gateways, separated by commas.")] = None,
+    seed: SeedOption = None,
+    gateways: GatewaysOption = None,
     broker_host: Annotated[str | None, typer.Option(help="The field broker; for chirpstack the server's.")] = None,
     broker_port: Annotated[int | None, typer.Option()] = None,
     hj212_host: Annotated[str, typer.Option(help="Where HJ 212 stations connect to.")] = "127.0.0.1",
@@ -56,11 +57,12 @@ def serve(
     tables: Annotated[
         bool, typer.Option("--gateway-toml", help="Print the gateway's settings that fit, and end.")
     ] = False,
+    inp: InpOption = None,
+    geojson: GeojsonOption = None,
 ) -> None:
     """Let devices of the city speak their own protocols, in real time, for a real gateway to hear."""
-    names = None if gateways is None else [name.strip() for name in gateways.split(",") if name.strip()]
     endpoint = {k: v for k, v in {"host": broker_host, "port": broker_port}.items() if v is not None}
-    flags = {"scenario": scenario, "seed": seed, "gateways": names, "broker": endpoint or None}
+    flags = asked(scenario, seed, gateways, inp, geojson) | {"broker": endpoint or None}
     settings = load(SimSettings, config, flags)
     start_us = wall_us()
     simulation = simulation_of(settings, start_us)

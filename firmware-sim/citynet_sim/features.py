@@ -90,8 +90,12 @@ def read(path: str, gateways: Iterable[str]) -> Features:
         document = json.loads(body)
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror}"]) from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError([f"{path}: {error}"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: is no text in UTF-8 (byte {error.start})"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: nested too deeply"]) from None
+    except ValueError as error:
+        raise ConfigError([f"{path}: is no JSON: {error}"]) from None
     problems: list[str] = []
     found = Features(path, hashlib.sha256(body).hexdigest(), *_parsed(document, problems))
     if not problems:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -88,9 +89,12 @@ def read(path: str) -> Network:
     try:
         if Path(path).stat().st_size > INP_BYTES_MAX:
             raise ConfigError([f"{path}: larger than {INP_BYTES_MAX >> 20} MiB"])
-        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        body = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror}"]) from None
+    digest = hashlib.sha256(body).hexdigest()
+    if (problem := _no_text(body)) or (problem := _marked(body)):
+        raise ConfigError([f"{path}: {problem}"])
     _check(path)
     network = wntr("wntr.network")
     try:
@@ -101,6 +105,23 @@ def read(path: str) -> Network:
     if problems := _mistakes(found):
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     return found
+
+
+def _no_text(body: bytes) -> str:
+    """Why this is no text file; empty: it is one."""
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"is no text in UTF-8 (byte {error.start})"
+    return f"is no text (byte {body.index(0)} is zero)" if 0 in body else ""
+
+
+def _marked(body: bytes) -> str:
+    return (
+        "begins with a byte-order mark, which EPANET does not read; save it without"
+        if body.startswith(BOM_UTF8)
+        else ""
+    )
 
 
 def engine(inp: str, folder: str) -> Any:

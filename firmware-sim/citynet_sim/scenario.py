@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -27,6 +28,7 @@ from citynet_sim.inp import PIPE
 from citynet_sim.kinds import KINDS
 from citynet_sim.models.rhythm import DAY_S
 from citynet_sim.noise import uniforms
+from citynet_sim.weather import CLIMATES
 
 YEAR_DAYS = 365.25
 FAULTS_MAX = 10_000  # of one run
@@ -41,7 +43,7 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str = Field(description="see `citynet sim faults`")
-    peak: float | None = None
+    peak: float | None = Field(None, allow_inf_nan=False)
     rise_s: Seconds | None = Field(None, gt=0.0)
     hold_s: Seconds | None = None
     decay_s: Seconds | None = Field(None, gt=0.0)
@@ -101,6 +103,11 @@ class ScenarioFile(BaseModel, extra="forbid", frozen=True):
     fault: list[FaultEntry] = Field(default_factory=list)
     draw: list[DrawEntry] = Field(default_factory=list)
 
+    @field_validator("climate")
+    @classmethod
+    def _climate(cls, value: str | None) -> str | None:
+        return None if value is None else _one_of(value, tuple(CLIMATES))
+
     @field_validator("start")
     @classmethod
     def _zoned(cls, value: datetime | None) -> datetime | None:
@@ -109,18 +116,30 @@ class ScenarioFile(BaseModel, extra="forbid", frozen=True):
         return value
 
 
+_LISTS: dict[str, type[FaultEntry] | type[DrawEntry]] = {"weather": FaultEntry, "fault": FaultEntry, "draw": DrawEntry}
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A checked scenario: its name, where it was read, what it says."""
+    """A checked scenario: its name, where it was read, what it says. `entries` names each of its entries: ``fault[0]``."""
 
     name: str
     source: str
     file: ScenarioFile
+    entries: tuple[tuple[str, FaultEntry | DrawEntry], ...]
 
     @property
     def start_us(self) -> int | None:
         """When the run starts if nobody says otherwise, µs since 1970."""
         return None if self.file.start is None else round(self.file.start.timestamp() * 1e3) * 1000
+
+
+class ScenarioError(ConfigError):
+    """Mistakes of a file; `sound` is what can be understood of it, None if its city cannot."""
+
+    def __init__(self, problems: list[str], sound: Scenario | None) -> None:
+        super().__init__(problems)
+        self.sound = sound
 
 
 def shipped() -> dict[str, Scenario]:
@@ -141,9 +160,11 @@ def find(name: str) -> Scenario:
     """
     if name.endswith(".toml"):
         try:
-            return parse(Path(name).stem, name, Path(name).read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError([f"{name}: {getattr(error, 'strerror', None) or error}"]) from None
+            return parse(Path(name).stem, name, Path(name).read_text("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise ConfigError([f"{name}: is no text in UTF-8 (byte {error.start})"]) from None
+        except OSError as error:
+            raise ConfigError([f"{name}: {error.strerror}"]) from None
     known = shipped()
     if name not in known:
         raise ConfigError([f"scenario {name[:80]!r}: unknown (known: {', '.join(known)}; or the path of a .toml file)"])
@@ -151,40 +172,57 @@ def find(name: str) -> Scenario:
 
 
 def parse(name: str, source: str, text: str) -> Scenario:
-    """Read a scenario. ConfigError with every mistake, one line each."""
+    """Read a scenario.
+
+    Raises:
+        ConfigError: every mistake, one line each; a ScenarioError where the rest can be looked at as well.
+    """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{source}: {error}"]) from None
+    except RecursionError:
+        raise ConfigError([f"{source}: nested too deeply"]) from None
+    entries = _sound_entries(document)
+    problems: list[str] = []
+    spoilt: set[str] = set()
     try:
-        scenario = Scenario(name, source, ScenarioFile.model_validate(document))
+        file = ScenarioFile.model_validate(document)
     except ValidationError as error:
-        raise ConfigError([f"{source}: {_where(item['loc'])}: {_words(item)}" for item in error.errors()]) from None
-    if problems := _mistakes(scenario):
-        raise ConfigError(problems)
+        problems = [f"{_where(item['loc'])}: {_words(item)}" for item in error.errors()]
+        spoilt = {str(item["loc"][0]) for item in error.errors()}
+        rest = {key: value for key, value in document.items() if key not in spoilt | set(_LISTS)}
+        file = ScenarioFile.model_validate({"about": "mistakes", **rest})
+    for where, entry in entries:
+        key = where.partition("[")[0]
+        problems += [f"{where}.{name}: {message}" for name, message in _misplaced(entry, key)]
+        if isinstance(entry, FaultEntry) and "duration_s" in file.model_fields_set and entry.at_s >= file.duration_s:
+            problems.append(f"{where}.at_s: the run has ended by then (duration_s is {file.duration_s:g})")
+    scenario = Scenario(name, source, file, entries)
+    if problems:
+        raise ScenarioError([f"{source}: {problem}" for problem in problems], None if "city" in spoilt else scenario)
     return scenario
 
 
-def _mistakes(scenario: Scenario) -> list[str]:
-    """What is wrong with entries as a whole."""
-    file, source = scenario.file, scenario.source
-    problems = []
-    for key, entries in (("weather", file.weather), ("fault", file.fault), ("draw", file.draw)):
-        for number, entry in enumerate(entries):
-            where, kind = f"{source}: {key}[{number}]", CATALOGUE[entry.kind]
-            if (key == "weather") != (kind.domain == "weather") and key != "draw":
-                problems.append(
-                    f"{where}.kind: {entry.kind!r} belongs under [[{'fault' if key == 'weather' else 'weather'}]]"
-                )
-            problems += [
-                f"{where}.{name}: {message}" for name, message in _misplaced(entry, kind, is_drawn=key == "draw")
-            ]
-    return problems
+def _sound_entries(document: dict[str, Any]) -> tuple[tuple[str, FaultEntry | DrawEntry], ...]:
+    """The entries that have no mistake of their own, each with its name."""
+    found: list[tuple[str, FaultEntry | DrawEntry]] = []
+    for key, model in _LISTS.items():
+        rows = document.get(key)
+        for number, row in enumerate(rows if isinstance(rows, list) else []):
+            with suppress(ValidationError):
+                found.append((f"{key}[{number}]", model.model_validate(row)))
+    return tuple(found)
 
 
-def _misplaced(entry: _Entry, kind: FaultKind, *, is_drawn: bool) -> list[tuple[str, str]]:
-    """Keys that say nothing for this kind, or that it needs."""
-    found = []
+def _misplaced(entry: FaultEntry | DrawEntry, key: str) -> list[tuple[str, str]]:
+    """What is wrong with an entry as a whole: keys that say nothing for this kind, or that it needs."""
+    kind, is_drawn = CATALOGUE[entry.kind], key == "draw"
+    found: list[tuple[str, str]] = []
+    if message := _wrong_list(kind, key):
+        found.append(("kind", message))
+    if entry.peak is not None and not kind.low <= entry.peak <= kind.high:
+        found.append(("peak", f"{entry.peak:g} is not in {kind.low:g} to {kind.high:g} ({kind.unit})"))
     if kind.layer != TRANSPORT and entry.gateway is not None:
         found.append(("gateway", f"{kind.name!r} does not act upon a gateway"))
     if kind.layer != SENSOR and entry.metric is not None:
@@ -197,9 +235,32 @@ def _misplaced(entry: _Entry, kind: FaultKind, *, is_drawn: bool) -> list[tuple[
         found.append(("pipe", f"{kind.name!r} does not happen to a pipe"))
     if entry.pipe is not None and (entry.device is not None or is_drawn):
         found.append(("pipe", "says where; not together with a device, and not where faults are drawn"))
-    if is_drawn and (entry.device is not None or entry.place is not None):
-        found.append(("device", "what is drawn falls on every device of its kind alike"))
-    return found
+    return found + _nowhere(entry, kind, is_drawn=is_drawn)
+
+
+def _wrong_list(kind: FaultKind, key: str) -> str:
+    """Why a kind has no place in a list; empty: it has."""
+    is_weather = kind.domain == "weather"
+    if key == "draw":
+        return f"{kind.name!r} cannot be drawn: weather comes by itself, or is staged" if is_weather else ""
+    wanted = "weather" if is_weather else "fault"
+    return "" if key == wanted else f"{kind.name!r} belongs under [[{wanted}]]"
+
+
+def _nowhere(entry: _Entry, kind: FaultKind, *, is_drawn: bool) -> list[tuple[str, str]]:
+    """Keys that say where, and would not be heard."""
+    if is_drawn:
+        told = [key for key in ("device", "place", "district") if getattr(entry, key) is not None]
+        return [(key, "what is drawn falls on every device of its kind alike") for key in told]
+    if kind.layer == TRANSPORT:
+        deaf, words = ["device", "device_kind", "place", "district"], f"{kind.name!r} acts upon a gateway"
+    elif kind.where == catalogue.EVERYWHERE:
+        deaf, words = ["device", "place"], f"{kind.name!r} is everywhere, or in a district"
+    elif entry.device is not None:
+        deaf, words = ["place", "district"], "not together with a device"
+    else:
+        return []
+    return [(key, words) for key in deaf if getattr(entry, key) is not None]
 
 
 def _one_of(value: str, known: tuple[str, ...]) -> str:
@@ -211,7 +272,9 @@ def _one_of(value: str, known: tuple[str, ...]) -> str:
 def _where(place: tuple[int | str, ...]) -> str:
     text = ""
     for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        word = str(part)[:60]
+        word = word if word.isprintable() else repr(word)
+        text += f"[{part}]" if isinstance(part, int) else f".{word}" if text else word
     return text or "file"
 
 
@@ -235,12 +298,12 @@ def schedule(scenario: Scenario, city: City, origin_us: int, horizon_s: float) -
     """
     placing = _Placing(scenario.source, city)
     found: list[Fault] = []
-    for key, entries in (("weather", scenario.file.weather), ("fault", scenario.file.fault)):
-        for number, entry in enumerate(entries):
-            fault = placing.fault(f"{key}[{number}]", entry, origin_us + round(entry.at_s * 1e6))
+    for where, entry in scenario.entries:
+        if isinstance(entry, DrawEntry):
+            found += placing.drawn(where, entry, origin_us, horizon_s)
+        else:
+            fault = placing.fault(where, entry, origin_us + round(entry.at_s * 1e6))
             found += [fault] if fault is not None else []
-    for number, draw in enumerate(scenario.file.draw):
-        found += placing.drawn(f"draw[{number}]", draw, origin_us, horizon_s)
     if len(found) > FAULTS_MAX:
         placing.problems.append(
             f"{scenario.source}: draw: {len(found)} faults in this run, at most {FAULTS_MAX} are possible"
@@ -280,6 +343,9 @@ class _Placing:
         found: list[Fault] = []
         first_day, last_day = int(origin_us / 1e6 // DAY_S), int((origin_us / 1e6 + horizon_s) // DAY_S)
         of_kind = entry.device_kind or kind.device_kind
+        if entry.metric is not None and entry.metric not in [metric.name for metric in KINDS[of_kind].metrics]:
+            self._wrong(where, "metric", f"{entry.metric[:60]!r} is not measured by a {of_kind}")
+            return []
         targets = (
             self._gateways(where, entry)
             if kind.layer == TRANSPORT
@@ -356,6 +422,7 @@ class _Placing:
                     f"{entry.device!r} is a {origin.kind}; {kind.name!r} happens to a {kind.device_kind}",
                 )
         else:
+            self._district(where, entry)
             candidates = [d for d in self._city.of_kind(of_kind) if entry.district in (None, d.district)]
             if place == catalogue.ALL:
                 return candidates

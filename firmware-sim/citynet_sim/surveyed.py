@@ -45,10 +45,7 @@ def build(seed: int, parameters: CityParameters, files: CityFiles) -> City:
     Raises:
         ConfigError: every mistake of a file, or what does not fit together, one line each.
     """
-    network = inp.read(files.inp) if files.inp else None
-    assets = geo.read(files.geojson, parameters.gateways) if files.geojson else None
-    if problems := _clashes(parameters, network, assets):
-        raise ConfigError(problems)
+    network, assets = _read(parameters, files)
     nodes = {} if network is None else _degrees(network, files, parameters)
     measured = None
     if network is not None:
@@ -64,6 +61,22 @@ def build(seed: int, parameters: CityParameters, files: CityFiles) -> City:
         dict(_digests(network, assets)),
     )  # fmt: skip
     return layout.build(seed, parameters, _spots(named, parameters, survey), survey)
+
+
+def _read(parameters: CityParameters, files: CityFiles) -> tuple[inp.Network | None, geo.Features | None]:
+    network, assets = None, None
+    problems: list[str] = []
+    try:
+        network = inp.read(files.inp) if files.inp else None
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        assets = geo.read(files.geojson, parameters.gateways) if files.geojson else None
+    except ConfigError as error:
+        problems += error.problems
+    if problems := problems or _clashes(parameters, network, assets):
+        raise ConfigError(problems)
+    return network, assets
 
 
 def _digests(network: inp.Network | None, assets: geo.Features | None) -> list[tuple[str, str]]:

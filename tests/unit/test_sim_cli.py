@@ -20,6 +20,24 @@ population = 0
 devices = { gas-well = 6, water-meter = 4, manhole = 5, pump-station = 2 }
 """
 
+LAYERS = """
+about = "one of each layer"
+duration_s = 600
+[[weather]]
+kind = "rain"
+at_s = 60
+hold_s = 60
+[[fault]]
+kind = "clock-skew"
+at_s = 60
+hold_s = 60
+device_kind = "gas-well"
+[[fault]]
+kind = "loss"
+at_s = 60
+hold_s = 60
+"""
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
@@ -138,11 +156,20 @@ def test_map_is_geojson_whose_sewers_run_downhill(config: Path) -> None:
 
 
 def test_plots_are_made(config: Path, tmp_path: Path) -> None:
+    """A fault of every layer, and a day; of a city that is read from a file as well."""
     pytest.importorskip("matplotlib", reason="needs the extra plot")
-    made = _sim("plot", "demo", "-c", config, "--out", tmp_path / "pictures").stdout.splitlines()
-    assert [Path(line).name for line in made] == ["demo-gas-leak-1.png", "demo-ponding-1.png"]
-    days = _sim("plot", "--days", "--duration", 600, "-c", config, "--out", tmp_path / "days").stdout.splitlines()
-    assert len(days) == 4
+    config.write_text(SMALL.replace("manhole = 5", "rain-gauge = 1"))
+    path, assets = tmp_path / "all.toml", tmp_path / "assets.geojson"
+    path.write_text(LAYERS)
+    made = _sim("plot", path, "-c", config, "--out", tmp_path / "layers").stdout.splitlines()
+    assert [Path(line).name for line in made] == ["all-rain-1.png", "all-clock-skew-1.png", "all-loss-1.png"]
+    config.write_text("[sim.city]\npopulation = 0\n")
+    bridge = {"type": "Point", "coordinates": [117.0, 31.0]}
+    feature = {"type": "Feature", "geometry": bridge, "properties": {"kind": "bridge", "id": "br-north"}}
+    assets.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    args = ("--days", "--duration", 600, "--geojson", assets, "-c", config, "--out", tmp_path / "days")
+    days = _sim("plot", *args).stdout.splitlines()
+    assert [Path(line).name for line in days] == ["day-bridge.png"]
     assert all(Path(line).read_bytes().startswith(b"\x89PNG") for line in [*made, *days])
 
 

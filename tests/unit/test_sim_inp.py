@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from citynet.errors import ConfigError
 from citynet_sim import registration, topology
 from citynet_sim.city import City
+from citynet_sim.cli import app
 from citynet_sim.faults import Fault
 from citynet_sim.live import header
 from citynet_sim.mains import STEP_S, PipedSupply
@@ -342,8 +345,34 @@ def test_every_mistake_of_a_geojson_file_is_a_line(tmp_path: Path) -> None:
     many = refused(*(feature("bridge", "no name") for _ in range(60)))
     assert (len(many), many[-1]) == (51, "and 10 more")
     (tmp_path / "bad.geojson").write_text("{")
-    with pytest.raises(ConfigError, match=r"bad\.geojson: Expecting"):
+    with pytest.raises(ConfigError, match=r"bad\.geojson: is no JSON: Expecting"):
         city_of(settings(geojson=tmp_path / "bad.geojson"))
+
+
+def test_devices_of_files_can_be_served(tmp_path: Path) -> None:
+    (tmp_path / "town.inp").write_text(NETWORK)
+    config = tmp_path / "citynet.toml"
+    config.write_text('[sim.city]\npopulation = 0\n[sim.city.files]\ncoordinates = "local"\n')
+    assets = collection(tmp_path / "assets.geojson", [feature("bridge", "br-north")])
+    files = ["-c", str(config), "--inp", str(tmp_path / "town.inp"), "--geojson", str(assets)]
+    served = CliRunner().invoke(app, ["serve", "dma-hill=modbus-tcp", "br-north=iio", "--gateway-toml", *files])
+    assert served.exit_code == 0, served.stderr
+    assert re.findall(r'device = "(.*)"', served.stdout) == ["dma-hill", "br-north"]
+
+
+def test_both_files_say_what_is_wrong_with_them(tmp_path: Path) -> None:
+    (tmp_path / "bad.inp").write_bytes(b"\xef\xbb\xbf" + NETWORK.encode())
+    (tmp_path / "bad.geojson").write_bytes(b"\xff")
+    asked = settings(tmp_path / "bad.inp", geojson=tmp_path / "bad.geojson")
+    with pytest.raises(ConfigError) as caught:
+        city_of(asked)
+    assert [line.rpartition(": ")[2] for line in caught.value.problems] == [
+        "begins with a byte-order mark, which EPANET does not read; save it without",
+        "is no text in UTF-8 (byte 0)",
+    ]
+    (tmp_path / "bad.inp").write_bytes(NETWORK.encode().replace(b"J5", b"J\x005"))
+    with pytest.raises(ConfigError, match=r"bad\.inp: is no text \(byte \d+ is zero\)"):
+        city_of(asked)
 
 
 def test_a_city_from_a_file_registers_what_stands_at_its_nodes(town: City) -> None:

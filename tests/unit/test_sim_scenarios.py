@@ -16,7 +16,9 @@ from citynet_sim.faults import EVENT, SENSOR, TRANSPORT, Fault, incidents
 from citynet_sim.kinds import KINDS
 from citynet_sim.noise import F64
 from citynet_sim.scenario import find, parse, schedule, shipped
+from citynet_sim.settings import SimSettings
 from citynet_sim.simulation import Columns, Simulation
+from citynet_sim.staging import simulation_of
 from citynet_sim.world import World
 
 MINUTE_MS = dict.fromkeys(KINDS, 60_000)
@@ -169,6 +171,15 @@ def test_fire_heats_the_tunnel_takes_oxygen_and_makes_smoke() -> None:
     fire = _fault(played, "tunnel-fire-1")
     beside = _values(played, fire.devices[1], "temperature_c", fire.start_us, fire.end_us)
     assert 5.0 < beside.max() - beside[0] < 30.0
+
+
+def test_gas_in_the_tunnel_takes_the_place_of_oxygen() -> None:
+    """35 %LEL of methane are 1.75 % of the volume: so much less of everything else."""
+    city = build(1, CityParameters(population=0, devices={"tunnel-section": 1}))
+    staged = schedule(parse("x", "x", 'about = "x"\n[[fault]]\nkind = "tunnel-gas"\nat_s = 3600\n'), city, 0, 7200.0)
+    played = Simulation(city, staged, {"tunnel-section": 10_000}, texture=False)
+    before, during = _before_and_during(played, "tunnel-gas-1", "o2_vol")
+    assert during.mean() / before.mean() == pytest.approx(1.0 - 0.0175, abs=0.002)
 
 
 def test_overload_bends_the_bridge_and_leaves_it_softer() -> None:
@@ -407,8 +418,24 @@ def test_bad_file_gets_one_line_a_mistake_all_at_once(tmp_path: Path) -> None:
             '[[draw]]\nkind = "stuck"\ndevice = "mh-0001"\nper_year = 1',
             "draw[0].device: what is drawn falls on every device",
         ),
+        (
+            '[[draw]]\nkind = "stuck"\ndevice_kind = "manhole"\nmetric = "x"\nper_year = 1',
+            "draw[0].metric: 'x' is not measured",
+        ),
+        ('[[draw]]\nkind = "rain"\nper_year = 1', "draw[0].kind: 'rain' cannot be drawn"),
+        ('[[fault]]\nkind = "ponding"\nat_s = 0\ndistrict = "x"', "fault[0].district: 'x' is not a district"),
+        ('[[fault]]\nkind = "loss"\nat_s = 0\ndevice = "mh-0001"', "fault[0].device: 'loss' acts upon a gateway"),
+        ('[[weather]]\nkind = "rain"\nat_s = 0\nplace = "lowest"', "weather[0].place: 'rain' is everywhere"),
+        ('[[fault]]\nkind = "ponding"\nat_s = 0\ndevice = "mh-0001"\nplace = "all"', "fault[0].place: not together"),
+        ('[[fault]]\nkind = "loss"\nat_s = 0\npeak = 1.5', "fault[0].peak: 1.5 is not in 0 to 1 (1)"),
+        ('[[fault]]\nkind = "burst"\nat_s = 0\npeak = -1', "fault[0].peak: -1 is not in 0 to 20000 (m3/h)"),
+        ('[[fault]]\nkind = "burst"\nat_s = 0\npeak = nan', "fault[0].peak: Input should be a finite number"),
+        ('duration_s = 60\n[[fault]]\nkind = "burst"\nat_s = 60', "fault[0].at_s: the run has ended by then"),
+        ('climate = "lunar"', "climate: 'lunar' is unknown"),
+        ('"a\\nb" = 1', r"'a\nb': Extra inputs"),
         ("start = 2026-01-01T00:00:00", "start: needs a time zone"),
         ("[[fault]", "bad.toml: "),
+        ("deep = " + "[" * 5000 + "]" * 5000, "bad.toml: nested too deeply"),
     ],
 )
 def test_mistakes_are_told_with_file_and_key(entry: str, complaint: str) -> None:
@@ -417,6 +444,53 @@ def test_mistakes_are_told_with_file_and_key(entry: str, complaint: str) -> None
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].startswith("bad.toml: ")
     assert complaint in caught.value.problems[0]
+
+
+def test_mistakes_of_syntax_of_sense_and_of_the_city_come_at_once(tmp_path: Path) -> None:
+    """What can be understood of a file with mistakes is looked up in the city all the same, under its own number."""
+    path = tmp_path / "bad.toml"
+    burst = '[[fault]]\nkind = "burst"\nat_s = 1\n'
+    path.write_text(f'about = "x"\nwind = 1\n{burst}colour = 1\n{burst}metric = "x"\n{burst}device = "dma-9"\n')
+    with pytest.raises(ConfigError) as caught:
+        simulation_of(SimSettings.model_validate({"scenario": str(path), "city": {"population": 100_000}}), 0)
+    assert [line.partition(".toml: ")[2].partition(": ")[0] for line in caught.value.problems] == [
+        "fault[0].colour",
+        "wind",
+        "fault[1].metric",
+        "fault[2].device",
+    ]
+
+
+def test_default_peaks_are_in_their_bounds() -> None:
+    assert all(kind.low <= kind.peak <= kind.high for kind in catalogue.CATALOGUE.values())
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (b"\xff\xfea\x00", "is no text in UTF-8 (byte 0)"),
+        (b"", "about: Field required"),
+        (b"about: x", "Expected '='"),
+        (b"\x00", "Invalid statement"),
+    ],
+)
+def test_what_is_no_scenario_is_one_line(tmp_path: Path, body: bytes, complaint: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(body)
+    with pytest.raises(ConfigError) as caught:
+        find(str(path))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{path}: {complaint}")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ConfigError, match="Is a directory"):
+        find(str(path))
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "marked.toml"
+    path.write_bytes(b'\xef\xbb\xbfabout = "x"')
+    assert find(str(path)).file.about == "x"
 
 
 def test_unknown_scenario_and_absent_file_are_one_line() -> None:

@@ -3,7 +3,8 @@
 Ground temperature at depth z is the season, damped and delayed: exp(-z/d) of its swing, d = 2.5 m for a year's wave in
 usual soil (Carslaw and Jaeger, Conduction of Heat in Solids, 1959, 2.6). A fire of heat release Q warms the ventilated air by
 dT = Q / (m c) with the air's mass flow m, takes O2 at 13.1 MJ a kg (Huggett, 1980) and gives CO in proportion. It grows by the
-course of its fault. The sump fills with seepage at a constant rate and is pumped down at its start level.
+course of its fault. Methane that leaks displaces air, as in a gas well. The sump fills with seepage at a constant rate and is
+pumped down at its start level.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from citynet_sim import weather
 from citynet_sim.kind import Kind
+from citynet_sim.kinds.gas_well import LEL_PER_VOL
 from citynet_sim.metrics import Metric
 from citynet_sim.models import rhythm
 from citynet_sim.models.rhythm import DAY_S
@@ -59,12 +61,14 @@ def _truth(world: World, device: Device, t_s: F64) -> F64:
     cables = (2.0 + 3.0 * float(u[0])) * (0.8 + 0.2 * rhythm.demand(t_s))  # their load follows the city's day
     temperature = ground_c(where.mean_c, where.season_c, t_s) + cables + warming
     breath = wander(world.seed, f"air/{device.name}", t_s, 4 * 3600.0)
-    methane = 0.3 + 0.3 * float(u[1]) + 0.1 * breath + world.effect(device, "ch4_lel", t_s)
+    leak = world.effect(device, "ch4_lel", t_s)
+    methane = 0.3 + 0.3 * float(u[1]) + 0.1 * breath + leak
+    remaining = (_OXYGEN_VOL - oxygen) * (1.0 - np.minimum(leak, 100.0) / LEL_PER_VOL / 100.0)
     h2s = np.maximum(0.15 + 0.2 * float(u[2]) + 0.05 * breath, 0.0)
     cycle = np.mod(t_s / ((8.0 + 8.0 * float(u[3])) * 3600.0) + float(u[4]), 1.0)
     share = np.where(cycle < 0.95, cycle / 0.95, (1.0 - cycle) / 0.05)
     sump = _SUMP_STOP_M + (_SUMP_START_M - _SUMP_STOP_M) * share
-    return np.stack([temperature, _OXYGEN_VOL - oxygen, 0.5 + 0.2 * float(u[5]) + co, h2s, methane, smoke, sump])
+    return np.stack([temperature, remaining, 0.5 + 0.2 * float(u[5]) + co, h2s, methane, smoke, sump])
 
 
 KIND = Kind(
