@@ -28,6 +28,7 @@ SHORT = {  # warm-up in hours, seconds: as long as rules have to learn, and unti
     "main-burst": (25.0, 18_000.0),
     "ponding": (0.0, 1800.0),
     "replayed-readings": (0.0, 14_400.0),
+    "sewer-gas": (0.0, 14_400.0),
     "sick-sensors": (0.0, 14_400.0),
     "storm-pump-failure": (0.0, 10_800.0),
     "tunnel-fire": (0.0, 3600.0),

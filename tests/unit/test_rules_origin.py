@@ -35,8 +35,8 @@ def engine(rules: Iterable[Rule], courses: Courses) -> Engine:
 
 
 def play(target: Engine, courses: Courses) -> list[Transition]:
-    """A reading of each in two minutes, in batches of half an hour, the gateway's watermark behind them. The last digit of every
-    other reading differs: these sensors are alive."""
+    """A reading of each in two minutes, in batches of half an hour, the gateway's watermark behind them. The last digit of
+    every other reading differs: these sensors are alive."""
     found: list[Transition] = []
     for begin in range(0, STOP, 1800):
         now = np.arange(begin, begin + 1800, STEP)
