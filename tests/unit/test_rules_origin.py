@@ -15,11 +15,7 @@ from citynet_rules.spec import RuleSet, library_paths, load_rules
 SECOND = 1_000_000
 HOUR = 3600
 LIBRARY = load_rules(library_paths())
-WITHOUT = tuple(
-    rule
-    for rule in LIBRARY
-    if rule.id in ("gas-ch4-void", "gas-ch4-rise", "device-witness-ch4", "device-witness-ch4-slow")
-)
+WITHOUT = tuple(rule for rule in LIBRARY if rule.id in ("gas-ch4-void", "device-witness-ch4"))
 TELLING = tuple(rule for rule in LIBRARY if rule.id.startswith("gas-origin-"))
 START, STOP, STEP = 2 * HOUR, 6 * HOUR, 120  # the events begin at START
 METRICS = ("ch4_lel", "h2s_mg_m3", "o2_vol")
