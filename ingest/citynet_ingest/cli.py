@@ -22,7 +22,8 @@ from citynet_ingest.rearm import files_of
 from citynet_ingest.settings import IngestSettings, parse_shards
 from citynet_ingest.supervisor import Supervisor
 from citynet_ingest.worker import Worker, prepare_database
-from citynet_rules.spec import RuleSet, load_rules
+from citynet_rules.lint import armable
+from citynet_rules.spec import RuleSet
 
 _log = log.get("ingest")
 app = typer.Typer(no_args_is_help=True, help="Run the ingest tier.")
@@ -63,7 +64,7 @@ def run(
 
     def read_rules() -> RuleSet:
         """As settings and files are now."""
-        return load_rules(files_of(load(IngestSettings, config)))
+        return armable(files_of(load(IngestSettings, config)))
 
     rules = read_rules()
     if settings.workers > 1:

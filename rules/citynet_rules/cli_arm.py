@@ -11,9 +11,10 @@ import typer
 
 from citynet.runtime.command import EXIT_FAILURE, ConfigOption, JsonOption, command
 from citynet_rules.cli_table import table
+from citynet_rules.lint import armable
 from citynet_rules.proof.gate import ArmedRule, Decision, refusals
 from citynet_rules.proof.store import open_store
-from citynet_rules.spec import RuleSet, load_rules, rule_files
+from citynet_rules.spec import RuleSet, rule_files
 
 _RELOAD = "a worker takes them when it reads its rule files: at its start, or at SIGHUP"
 
@@ -41,7 +42,7 @@ def arm(
             raise typer.BadParameter("must not be empty", param_hint=name)
     answers = _answers(override)
     files = rule_files(paths)
-    rules = load_rules(files)
+    rules = armable(files)
     with open_store(config) as store:
         scores = store.kept_scores([rule.fingerprint for rule in rules])
         refused = {

@@ -123,6 +123,7 @@ def to_json(papers: Sequence[Paper], operators: int) -> dict[str, Any]:
             {"kind": kind, "faults": count, "noticed": noticed, "for_people": graded}
             for kind, count, noticed, graded in exams.by_device_fault(papers)
         ],
+        "origins": dict(exams.by_origin(papers)),
         "missed": [
             {
                 "scenario": paper.scenario, "seed": paper.seed, "incident": sight.incident.id, "device": sight.device,
@@ -176,6 +177,9 @@ def as_text(papers: Sequence[Paper], operators: int) -> str:
     if found := exams.by_device_fault(papers):
         header = ("device fault", "staged", "noticed", "graded for people")
         parts.append(table([header, *((kind, *map(str, counts)) for kind, *counts in found)]))
+    if origins := exams.by_origin(papers):
+        header = ("methane of", "said leak", "biogas", "unknown")
+        parts.append(table([header, *((name, *map(str, counts.values())) for name, counts in origins)]))
     parts.append("\n".join(_shortened(_missed(papers), "every place was found")))
     parts.append("\n".join(_shortened(_unjustified(papers), "no alert without a cause")))
     parts.append("\n".join(_marks(whole)))

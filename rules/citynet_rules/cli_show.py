@@ -110,7 +110,8 @@ def _in_full(rule: Rule, rules: RuleSet) -> str:
 
 def _short(value: object) -> str:
     """A value for a column."""
-    text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
+    written = f"{value:g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else written
     return text if len(text) <= TEXT_MAX else f"{text[: TEXT_MAX - 1]}…"
 
 

@@ -1,28 +1,35 @@
 """What is wrong with rules beyond their form: units and metrics against the vocabulary (`metrics.toml`), overlaps, guidance,
 dates. Errors cannot be meant; warnings may be.
 
-Errors: a unit that is not the metric's. Warnings: a metric that is not in the vocabulary, a threshold outside the metric's
-scale, guidance missing in a language, a rule whose validity has ended or not begun, and two rules of one kind, metric and
-direction that select the same devices by their globs (one literally contains the other's, or both are ``*``) with levels that
-cross.
+Errors: a unit that is not the metric's, of a rule or of an operand. Warnings: a metric that is not in the vocabulary, be it
+watched, an operand, a member, a witness or of a condition; a threshold outside the metric's scale, guidance missing in a
+language, a rule whose validity has ended or not begun, and two rules of one kind, metric and direction that select the same
+devices by their globs (one literally contains the other's, or both are ``*``) with levels that cross.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
+from citynet.errors import ConfigError
+from citynet_rules.derived import Operand
 from citynet_rules.kinds.accumulate import AccumulateRule
 from citynet_rules.kinds.graded import GradedRule
 from citynet_rules.kinds.limit import LimitRule
+from citynet_rules.kinds.relation import RelationRule
+from citynet_rules.kinds.residual import ResidualRule
+from citynet_rules.kinds.sequence import SequenceRule
+from citynet_rules.kinds.vote import VoteRule
+from citynet_rules.kinds.witness import WitnessRule
 from citynet_rules.rule import COLOURS, Rule
-from citynet_rules.spec import RuleSet
+from citynet_rules.spec import RuleSet, load_rules
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,9 @@ def lint(rules: RuleSet, today: date) -> list[Finding]:
     """All findings, in order of the rules."""
     found: list[Finding] = []
     derived = frozenset(each.name for each in rules.derived)
+    for each in rules.derived:
+        for severity, field, message in _of_operands(each.operands, derived):
+            found.append(Finding(severity, rules.derived_origins.get(each.name, ""), f"{each.name}.{field}", message))
     for rule in rules:
         for severity, field, message in _of_rule(rule, derived, today):
             origin = rules.place(rule.id, *field.split("."))
@@ -78,13 +88,61 @@ def lint(rules: RuleSet, today: date) -> list[Finding]:
     return found
 
 
+def armable(paths: Sequence[Path]) -> RuleSet:
+    """The rules of these files, for those who let them run.
+
+    Raises:
+        ConfigError: with all problems, those of form, or else those that `lint` calls errors.
+    """
+    rules = load_rules(paths)
+    mistakes = [str(finding) for finding in lint(rules, date.min) if finding.severity == "error"]
+    if mistakes:
+        raise ConfigError(mistakes)
+    return rules
+
+
 Plain = tuple[Literal["error", "warning"], str, str]
+
+
+def _stranger(name: str) -> str:
+    return f"{name} is not in the vocabulary (metrics.toml)"
+
+
+def _of_operands(operands: Mapping[str, Operand], derived: frozenset[str]) -> Iterator[Plain]:
+    for name, operand in operands.items():
+        metric = METRICS.get(operand.metric)
+        if operand.metric in derived:  # units of derived metrics were checked when the files were read
+            continue
+        if metric is None:
+            yield "warning", f"operands.{name}.metric", _stranger(operand.metric)
+        elif operand.unit not in (metric.unit, *metric.also):
+            yield "error", f"operands.{name}.unit", f"{operand.unit} is not the unit of {operand.metric}, {metric.unit}"
+
+
+def _of_others(rule: Rule, derived: frozenset[str]) -> Iterator[Plain]:
+    """Metrics that a rule names beside the one that it watches."""
+    named = [(f"when.{n}", each.metric) for n, each in enumerate(rule.when) if each.metric and each.maintenance is None]
+    if isinstance(rule, WitnessRule):
+        named += [(f"beside.{n}", each.metric) for n, each in enumerate(rule.beside)]
+    if isinstance(rule, ResidualRule | RelationRule):
+        yield from _of_operands(rule.operands, derived)
+        named += _members(rule.series(), {each.metric for each in rule.operands.values()})
+    if isinstance(rule, VoteRule | SequenceRule):
+        named += _members(rule.series(), {rule.metric})
+    for field, metric in dict.fromkeys(named):
+        if metric not in METRICS and metric not in derived:
+            yield "warning", field, _stranger(metric)
+
+
+def _members(series: Mapping[str, Sequence[tuple[str, str]]], told: set[str]) -> list[tuple[str, str]]:
+    """Metrics that members name themselves, by the object's key."""
+    return [(f"objects.{name}", metric) for name, of in series.items() for _, metric in of if metric not in told]
 
 
 def _of_metric(rule: Rule) -> Iterator[Plain]:
     metric = METRICS.get(rule.metric)
     if metric is None:
-        yield "warning", "metric", f"{rule.metric} is not in the vocabulary (metrics.toml)"
+        yield "warning", "metric", _stranger(rule.metric)
     else:
         unit = f"{rule.unit}/{rule.per}" if isinstance(rule, AccumulateRule) and rule.per else rule.unit
         if unit not in (metric.unit, *metric.also):
@@ -99,6 +157,7 @@ def _of_metric(rule: Rule) -> Iterator[Plain]:
 def _of_rule(rule: Rule, derived: frozenset[str], today: date) -> Iterator[Plain]:
     if rule.metric not in derived:  # its unit was checked when the files were read, and it has no scale
         yield from _of_metric(rule)
+    yield from _of_others(rule, derived)
     for field in ("guidance_zh", "guidance_en"):
         if not getattr(rule, field):
             yield "warning", field, "is missing: nobody is told what to do"

@@ -40,6 +40,7 @@ Optional = Annotated[str, Field(max_length=200)]
 Prose = Annotated[str, Field(max_length=2000)]
 
 _CONDITIONS = {"when", "when_unknown", "when_ends", "when_wait_s"}  # say nothing where there is none
+_ADDED = {"tells"}  # keys that came later to kinds that exist: without them a rule is the one it was
 _GLOB = re.compile(r"(?:[A-Za-z0-9._*?-]|\[!?[A-Za-z0-9._-]+\])+")
 
 
@@ -185,6 +186,7 @@ class Rule(BaseModel):
         own = type(self).model_fields.keys() - Rule.model_fields.keys()
         if self.when:
             own |= _CONDITIONS
+        own -= {name for name in _ADDED if getattr(self, name, None) is None}
         facts = self.model_dump(include={"id", "version", "kind", "metric", *own})
         facts |= {"rests_on": self._rests_on} if self._rests_on else {}
         return blake2b(msgspec.json.encode(facts, order="deterministic"), digest_size=16).hexdigest()
@@ -193,7 +195,7 @@ class Rule(BaseModel):
     def digest(self) -> str:
         """Names the whole rule as it is written: what somebody decides to arm. `mode` is left out, so that a decision made
         for a rule in shadow, and its score, are of the same text."""
-        silent = {name for name in ("contacts", "override") if not getattr(self, name)}
+        silent = {name for name in ("contacts", "override", *_ADDED) if not getattr(self, name, None)}
         facts = self.model_dump(mode="json", exclude={"mode", *silent, *(() if self.when else _CONDITIONS)})
         facts |= {"rests_on": self._rests_on} if self._rests_on else {}
         return blake2b(msgspec.json.encode(facts, order="deterministic"), digest_size=16).hexdigest()

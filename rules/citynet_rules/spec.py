@@ -34,8 +34,8 @@ _LIBRARY = Path(__file__).with_name("library")
 @dataclass(frozen=True)
 class RuleSet:
     """Checked rules in file order, ids unique. `origins` tells for each id where it stands: ``file:line``; `places` where
-    each of its settings does; `off` by id where a city switched a rule off. `neighbours` are the devices beside each device,
-    by metric: witnesses of kind `witness`."""
+    each of its settings does; `off` by id where a city switched a rule off; `derived_origins` where derived metrics stand, by
+    name. `neighbours` are the devices beside each device, by metric: witnesses of kind `witness`."""
 
     rules: tuple[Rule, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +43,7 @@ class RuleSet:
     neighbours: Near = field(default_factory=dict)
     places: Mapping[str, Places] = field(default_factory=dict)
     off: Mapping[str, str] = field(default_factory=dict)
+    derived_origins: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, ident: str, *key: str) -> str:
         """``file:line`` of a rule's setting where an override changed it, else of the rule."""
@@ -113,8 +114,9 @@ def read_rules(paths: Sequence[Path], base: Sequence[Path] | None = None) -> tup
     problems += loaded.override(paths, base)
     problems += loaded.relations()
     rules = RuleSet(
-        tuple(loaded.rules), loaded.origins, tuple(loaded.derived), loaded.near, loaded.rule_places, loaded.off
-    )
+        tuple(loaded.rules), loaded.origins, tuple(loaded.derived), loaded.near, loaded.rule_places, loaded.off,
+        loaded.places,
+    )  # fmt: skip
     return _rested(rules), problems
 
 
@@ -300,6 +302,7 @@ def replaced(rules: RuleSet, over: RuleSet) -> RuleSet:
             {**rules.neighbours, **over.neighbours},
             {**rules.places, **over.places},
             {**off, **over.off},
+            {**rules.derived_origins, **over.derived_origins},
         )
     )
 

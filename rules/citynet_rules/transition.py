@@ -61,7 +61,8 @@ class Opinion:
     """A verdict: sensor fault or city event, and who is to be told.
 
     `since_us` is the event time from which on it holds. `facts` are the evidence: check, rule, since_us, value, limit, unit,
-    samples; empty where nothing speaks.
+    samples; empty where nothing speaks. `origin` is where the gas comes from (`citynet_rules.origin`), for alerts of which
+    that is asked.
     """
 
     state: Literal["event", "device", "undecided"]
@@ -70,9 +71,14 @@ class Opinion:
     facts: dict[str, Any]
     zh: str
     en: str
+    origin: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"state": self.state, "audience": self.audience, **self.facts, "text_zh": self.zh, "text_en": self.en}
+        origin = {} if self.origin is None else {"origin": self.origin}
+        return {
+            "state": self.state, "audience": self.audience, **self.facts, **origin,
+            "text_zh": self.zh, "text_en": self.en,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ not depend on how the input was cut:
 An event is for people, a device's fault for maintenance. The undecided is for people too, and from its raise on,
 unless somebody may still speak (witnesses, or a jump that may yet turn out to be a spike): they have `hold_s`. Nobody
 is kept waiting longer than that and the bound of the witnesses' join.
+
+Beside it stands an opinion on where the gas comes from (`citynet_rules.origin`), made of the words of witnesses that `tell`.
+It decides nothing: neither state nor audience looks at it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ import msgspec
 
 from citynet_rules.kinds.night_flow import DAY_US, RECENT, NightFlowRule
 from citynet_rules.kinds.physical import RangeRule
+from citynet_rules.kinds.witness import WitnessRule
+from citynet_rules.origin import UNASKED, UNKNOWN, Origin, Word, judge
 from citynet_rules.rule import COLOURS, COLOURS_ZH, Rule, microseconds
 from citynet_rules.snapshot import Part
 from citynet_rules.transition import Opinion, Transition, utc
@@ -33,13 +38,14 @@ CHECKS = ("range", "stuck", "jump", "drift", "witness")
 LINGER_S = 60.0
 MARKS_MAX = 64  # stretches that have ended, a series; the oldest are forgotten
 NOTHING: Mapping[str, int] = {}
-Side = Literal["doubt", "support"]
+Side = Literal["doubt", "support", "origin"]
 Hold = Callable[[str, int], tuple[int, int]]
 """Of a rule and a series: how far all that can speak has come, and how long it has for it (µs)."""
 
 
 class Mark(msgspec.Struct):
-    """From `from_us` to before `to_us` (None: still) a check spoke about a series. `own` if it needed no other series."""
+    """From `from_us` to before `to_us` (None: still) a check spoke about a series. `own` if it needed no other series; `word`
+    is what one of side `origin` says."""
 
     side: Side
     rule: str
@@ -50,11 +56,17 @@ class Mark(msgspec.Struct):
     facts: dict[str, Any]
     zh: str
     en: str
+    word: str = ""
 
     def holds(self, time_us: int, linger_us: int) -> bool:
-        """Whether it speaks at this time; a doubt goes on while what it doubted is still in a rule's window."""
-        after_us = linger_us if self.side == "doubt" else 0
-        return self.from_us <= time_us and (self.to_us is None or time_us < self.to_us + after_us)
+        """Whether it speaks at this time."""
+        return self.from_us <= time_us and (self.to_us is None or time_us < self.over_us(linger_us))
+
+    def over_us(self, linger_us: int) -> int:
+        """From when on one that has ended is silent: a doubt goes on while what it doubted is still in a rule's window."""
+        if self.to_us is None:
+            raise AssertionError("it still speaks")
+        return self.to_us + (linger_us if self.side == "doubt" else 0)
 
 
 class Case(msgspec.Struct):
@@ -71,6 +83,7 @@ class Case(msgspec.Struct):
     seen_us: int
     state: str
     audience: str
+    origin: str = UNASKED  # as it is known; a device's fault is told without it
 
     def level_at(self, time_us: int) -> int:
         return max(step for step in self.levels if step[0] <= time_us)[1]
@@ -92,6 +105,7 @@ class Docket:
         self._rules = {rule.id: rule for rule in rules}
         self._joint = frozenset(rule.id for rule in self._rules.values() if joint(rule))
         self._linger_us = {name: _linger_us(rule) + back_us.get(rule.metric, 0) for name, rule in self._rules.items()}
+        self._telling = [rule for rule in self._rules.values() if _tells(rule)]
         self._marks: dict[int, list[Mark]] = {}
         self._cases: dict[str, Case] = {}
         self._of_series: dict[int, set[str]] = {}
@@ -118,13 +132,16 @@ class Docket:
 
     def _is_check(self, transition: Transition) -> bool:
         rule = self._rules[transition.rule]
-        return rule.domain == DEVICE and rule.kind in CHECKS and rule.mode == "live" and transition.kind != "escalate"
+        is_check = rule.domain == DEVICE and rule.kind in CHECKS and rule.mode == "live"
+        return (is_check and transition.kind != "escalate") or _tells(rule)
 
     def _mark(self, transition: Transition) -> int:
         """Note that a check began or ended to speak; returns the series."""
-        side: Side = "support" if transition.kind in ("support", "unsupport") else "doubt"
-        marks = self._marks.setdefault(transition.series, [])
         rule = self._rules[transition.rule]
+        side: Side = "support" if transition.kind in ("support", "unsupport") else "doubt"
+        if _tells(rule):
+            side = "origin"
+        marks = self._marks.setdefault(transition.series, [])
         if transition.kind == "raise" and _is_danger(rule, transition):
             return transition.series
         if transition.kind in ("raise", "support"):
@@ -139,7 +156,10 @@ class Docket:
             }
             own = rule.kind != "witness"
             zh, en = transition.text_zh.partition("：")[2], transition.text_en.partition(": ")[2]
-            marks.append(Mark(side, rule.id, rule.fingerprint, own, transition.time_us, None, facts, zh, en))
+            word = ""
+            if side == "origin":
+                word, zh, en = (str(transition.evidence[name]) for name in ("origin", "why_zh", "why_en"))
+            marks.append(Mark(side, rule.id, rule.fingerprint, own, transition.time_us, None, facts, zh, en, word))
             marks.sort(key=lambda mark: (mark.from_us, mark.rule, mark.side))  # witnesses speak later than the series
         else:
             for mark in marks:
@@ -171,14 +191,16 @@ class Docket:
             return _with(transition, _maintenance())
         if rule.id in self._joint:
             return _with(transition, _plain("undecided", "people", transition.time_us))
+        is_asked = any(each.selects(transition.object, rule.metric) for each in self._telling)
         at_us = transition.time_us
         own = [mark for mark in self._marks.get(transition.series, ()) if mark.own]
         _, hold_us = hold(rule.id, transition.series)
         opinion = _opinion(own, at_us, "", at_us + hold_us, self._linger_us[rule.id])
-        self._open(transition, rule, opinion)
-        return _with(transition, opinion)
+        origin = judge((), UNKNOWN) if is_asked else None
+        self._open(transition, rule, opinion, UNKNOWN if is_asked else UNASKED)
+        return _with(transition, _full(opinion, origin))
 
-    def _open(self, transition: Transition, rule: Rule, opinion: Opinion) -> None:
+    def _open(self, transition: Transition, rule: Rule, opinion: Opinion, origin: str) -> None:
         names = self._of_series.setdefault(transition.series, set())
         for name in [n for n in names if self._cases[n].rule == rule.id and self._cases[n].cleared_us is None]:
             self._close(self._cases[name])  # its clear never came: the rule was edited
@@ -186,7 +208,7 @@ class Docket:
         self._cases[transition.alert_id] = Case(
             transition.alert_id, rule.id, rule.fingerprint, transition.series, transition.object,
             [(at_us, transition.level)],
-            at_us, None, at_us - 1, opinion.state, opinion.audience,
+            at_us, None, at_us - 1, opinion.state, opinion.audience, origin,
         )  # fmt: skip
         self._of_series.setdefault(transition.series, set()).add(transition.alert_id)
 
@@ -206,16 +228,19 @@ class Docket:
         linger_us = self._linger_us[case.rule]
         marks = self._marks.get(case.series, [])
         moments = {case.raised_us, due_us, *(mark.from_us for mark in marks)}
-        moments |= {mark.to_us + linger_us for mark in marks if mark.to_us is not None}
+        moments |= {mark.over_us(linger_us) for mark in marks if mark.to_us is not None}
         found = []
         for at_us in sorted(moment for moment in moments if case.seen_us < moment <= until_us):
             case.seen_us = at_us
             if at_us < case.raised_us:
                 continue
             opinion = _opinion(marks, at_us, case.state, due_us, linger_us)
-            if (opinion.state, opinion.audience) != (case.state, case.audience):
-                case.state, case.audience = opinion.state, opinion.audience
-                found.append(self._revised(case, opinion))
+            origin = None if case.origin == UNASKED else judge(_words(marks, at_us), case.origin)
+            told, now = _told(case.state, case.origin), case.origin if origin is None else origin.memory
+            is_new = (opinion.audience, _told(opinion.state, now)) != (case.audience, told)
+            case.state, case.audience, case.origin = opinion.state, opinion.audience, now
+            if is_new:
+                found.append(self._revised(case, _full(opinion, origin)))
         if case.cleared_us is not None and come_us >= case.cleared_us:
             self._close(case)
         elif case.cleared_us is not None or any(moment > until_us for moment in moments):
@@ -269,6 +294,31 @@ class Docket:
         for name, case in self._cases.items():
             self._of_series.setdefault(case.series, set()).add(name)
             self._slow.add(name)
+
+
+def _tells(rule: Rule) -> bool:
+    """Whether it says where gas comes from, and so raises no alert; in shadow it says nothing."""
+    return isinstance(rule, WitnessRule) and rule.tells is not None and rule.mode == "live"
+
+
+def _words(marks: Iterable[Mark], at_us: int) -> list[Word]:
+    return [
+        Word(mark.word, mark.zh, mark.en, mark.facts)
+        for mark in marks
+        if mark.side == "origin" and mark.holds(at_us, linger_us=0)
+    ]
+
+
+def _told(state: str, origin: str) -> tuple[str, str]:
+    """What is told of both: of a device's fault not where its gas comes from."""
+    return state, UNASKED if state == "device" else origin
+
+
+def _full(opinion: Opinion, origin: Origin | None) -> Opinion:
+    """The opinion, with what is thought of the origin."""
+    if origin is None or opinion.state == "device":
+        return opinion
+    return replace(opinion, origin=origin.to_json(), zh=f"{opinion.zh}{origin.zh}", en=f"{opinion.en} {origin.en}")
 
 
 def _is_danger(rule: Rule, transition: Transition) -> bool:

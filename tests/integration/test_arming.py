@@ -164,6 +164,9 @@ def test_a_mistake_changes_nothing_and_is_told(city: City) -> None:
     kind, detail = query(city.dsn, "SELECT kind, detail FROM system_event")[0]
     assert kind == "rules_refused"
     assert "high.levels" in detail
+    city.reload(rule("high").replace("%LEL", "kPa"), "rules-refused")
+    details = query(city.dsn, "SELECT detail FROM system_event WHERE kind = 'rules_refused'")
+    assert any("high.unit: kPa is not the unit of ch4_lel" in detail for (detail,) in details)
     city.say(20.0)
     assert {row[0] for row in city.alerts()} == {"high", "trial", "bare"}
     city.reload(rule("high"), "rules-armed")

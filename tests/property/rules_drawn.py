@@ -12,7 +12,7 @@ from citynet_rules.kinds import KINDS
 from citynet_rules.rule import Rule
 from citynet_rules.spec import RuleSet
 
-from .rules_streams import CALM, DERIVED, SECOND, SERIES, Mark, Op, Reading, rule
+from .rules_streams import CALM, DERIVED, SECOND, SERIES, TELLS, Mark, Op, Reading, rule
 
 HOUR = 3600 * SECOND
 DAY = 24 * HOUR
@@ -27,6 +27,7 @@ HIGH_LOW = one_of(["high", "low"])
 SHORT = one_of([0, 1, 2, 5])
 DOMAIN = one_of(["device", "device", "gas"])
 NEIGHBOURS = {"x": {"a-1": ("a-2", "b-1"), "a-2": ("a-1",), "b-1": ("a-1",)}, "y": {"a-1": ("b-1",)}}
+NEAR_TELLS = {"along": "leak", "along_zh": "邻近", "along_en": "near"}
 GRADED: Fields = {
     "levels": LEVELS, "hysteresis": one_of([0, 0.25]), "on_delay_s": SHORT, "off_delay_s": st.none() | SHORT,
     "gap_s_max": st.none() | one_of([3, 9, 60]),
@@ -126,6 +127,8 @@ def rules(draw: st.DrawFn, kinds: Sequence[str] = tuple(DRAWN)) -> RuleSet:
                 "contradicts": draw(st.booleans()),
             }
             fields["beside"] = draw(one_of([[], [beside]]))
+            if draw(one_of([False, False, True])):
+                fields |= {"domain": "gas", "hold_s": 0, "tells": draw(one_of([TELLS, NEAR_TELLS]))}
         elif draw(one_of([False, False, True])):
             fields |= {"when": draw(WHEN), "when_ends": draw(one_of(["clear", "hold"])), "when_wait_s": 20}
         found.append(rule(kind, f"{kind}-{number}", **fields))

@@ -175,6 +175,10 @@ DERIVED = (
     derived("past", "delta(x, 5 [s]) + mean(y, 8 [s]) - lag(x, 2 [s]) / 4", x=12, y=30),
     derived("deep", "max(xy, past) * 2 ** sqrt(x)", wait_s=40, xy=20, past=20, x=20),
 )
+TELLS = {
+    "along": "biogas", "along_zh": "同动", "along_en": "along",
+    "against": "leak", "against_zh": "不动", "against_en": "still",
+}  # fmt: skip
 JOINT = RuleSet(
     (
         limit_rule("xy-limit", metric="xy", levels={"blue": 0.5, "yellow": 1, "red": 3}, on_delay_s=2, off_delay_s=1),
@@ -220,6 +224,8 @@ JOINT = RuleSet(
         rule("witness", "x-witness", domain="device", level="blue", band=1.0, tau_s=20, every_s=2, max_age_s=9, alive_s=30,
              beside=[{"metric": "y", "gain": -0.5, "band": 0.25}], wait_s=25, hold_s=5,
              neighbours={"band": 0.5, "contradicts": True, "count_min": 1}),
+        rule("witness", "x-origin", level="blue", band=1.0, tau_s=20, every_s=2, max_age_s=9, alive_s=30, wait_s=25, hold_s=0,
+             beside=[{"metric": "y", "gain": 0.5, "band": 0.25}], tells=TELLS),
     ),
     derived=DERIVED,
     neighbours={"x": {"a-1": ("a-2", "b-1"), "a-2": ("a-1",)}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby, pairwise
+from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from citynet.quality import LATE
 from citynet_rules.engine import Engine, Part, Transition
+from citynet_rules.kinds.witness import WitnessRule
+from citynet_rules.spec import RuleSet
 
 from .rules_streams import (
     ALL,
@@ -33,6 +36,7 @@ from .rules_streams import (
     several,
 )
 
+TELLING = {rule.id for rule in ALL if isinstance(rule, WitnessRule) and rule.tells is not None}
 PLACES = st.sets(st.integers(0, 60), max_size=12)
 
 
@@ -52,12 +56,16 @@ def test_the_streams_reach_every_rule_and_every_kind_of_transition() -> None:
         found += apply(city(), [*rows, *(Reading(series, 900_000_000, 0, 0) for series in IDS)])
     creeping = [Reading(series, t * 1_000_000, t / 10, 0) for series in IDS for t in range(60)]
     found += apply(city(), creeping)
-    assert {t.rule for t in found} == {rule.id for rule in ALL}
+    spoken = {rule.id for rule in ALL if rule.id not in TELLING}
+    assert {t.rule for t in found} == spoken
+    origins = [t.opinion.origin for t in found if t.opinion is not None and t.opinion.origin is not None]
+    assert {origin["state"] for origin in origins} == {"biogas", "leak", "unknown"}
+    assert {word["rule"] for origin in origins for word in origin["evidence"]} == TELLING
     for kind in ("limit", "rate", "cusum", "deviation"):
         of_kind = {rule.id for rule in ALL if rule.kind == kind}
         assert {t.kind for t in found if t.rule in of_kind} == {"raise", "escalate", "deescalate", "clear", "verdict"}
-    for rule in ALL:
-        assert {t.kind for t in found if t.rule == rule.id} >= {"raise", "clear"}
+    for ident in spoken:
+        assert {t.kind for t in found if t.rule == ident} >= {"raise", "clear"}
 
 
 @several
@@ -250,6 +258,29 @@ def test_law_7_raise_and_clear_alternate(ops: list[Op], cuts: set[int]) -> None:
         if level:
             still_open.add((rule, device, ident, level))
     assert {(a.rule, a.object, a.alert_id, a.level) for a in whole.open_alerts()} == still_open
+
+
+@several
+@given(READING_STREAMS)
+def test_what_tells_the_origin_changes_nothing_else(rows: list[Reading]) -> None:
+    """No level, no time, no state of a verdict and nobody's audience."""
+
+    def heard(rules: RuleSet) -> tuple[list[Any], list[Any]]:
+        found = apply(engine(rules, SERIES), [*rows, *(Mark(source, time_us) for source, time_us in END.items())])
+        plain = sorted((t.time_us, t.alert_id, t.kind, t.level, t.value, t.limit) for t in found if t.kind != "verdict")
+        graded: dict[str, list[Any]] = {}
+        for t in sorted((t for t in found if t.opinion is not None), key=lambda t: t.time_us):
+            assert t.opinion is not None
+            words = (t.opinion.state, t.opinion.audience)
+            steps = graded.setdefault(t.alert_id, [])
+            if not steps or steps[-1][1] != words:
+                steps.append((t.time_us, words))
+        return plain, sorted(graded.items())
+
+    without = RuleSet(
+        tuple(rule for rule in ALL if rule.id not in TELLING), derived=ALL.derived, neighbours=ALL.neighbours
+    )
+    assert heard(ALL) == heard(without)
 
 
 @several

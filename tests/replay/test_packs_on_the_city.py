@@ -6,6 +6,7 @@ The exam itself, whole scenarios and months of drawn faults, is the nightly form
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,19 @@ def test_short_forms_stage_every_domain() -> None:
 def test_a_calm_day_tells_nobody_anything() -> None:
     assert [each.alert for each in paper("calm-week").judged if each.is_for_people] == []
     assert paper("calm-week").readings > 50_000
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(7200)
+def test_no_leak_is_taken_for_biogas() -> None:
+    """Leaks and strong biogas drawn into the same wells, on a seed that no threshold was chosen with."""
+    scenario = str(Path(__file__).with_name("sewer-gas.toml"))
+    done = sit(stager(), rules(), scenario, 106, duration=None, population=POPULATION, every_s=120.0, warmup_h=24.0)
+    said = dict(exam.by_origin([done]))
+    assert said["leak"]["leak"] >= 5
+    assert said["leak"]["biogas"] == 0
+    assert said["biogas"]["biogas"] >= 5
+    assert said["biogas"]["leak"] <= said["biogas"]["biogas"] / 4
 
 
 @pytest.mark.nightly

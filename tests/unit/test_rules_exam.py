@@ -16,8 +16,9 @@ from citynet.batch import SeriesBatch
 from citynet_rules.cli import app
 from citynet_rules.cli_exam import as_text, beside_in, sit
 from citynet_rules.proof import exam
+from citynet_rules.proof.alerts import Alert
 from citynet_rules.proof.exam import Paper
-from citynet_rules.proof.rehearsal import Rehearsal, stager
+from citynet_rules.proof.rehearsal import Rehearsal, staged_of, stager
 from citynet_rules.spec import RuleSet, load_rules
 from citynet_sim import rehearsal
 from citynet_sim.export import messages_of
@@ -221,6 +222,32 @@ def test_the_alert_of_another_incident_finds_nothing(rules: RuleSet) -> None:
         ("leak-1", 120.0),
         ("leak-2", None),
     ]
+
+
+def test_origins_are_counted_by_what_was_staged(rules: RuleSet) -> None:
+    """Where a leak and biogas are in one well during an alert, leak is right; what asks for no origin does not count."""
+    header = {"faults": [
+        fault("leak-1", "event", ["a", "b"], (10, 20), kind="gas-leak", expected_level="red"),
+        fault("biogas-1", "event", ["b", "c"], (0, 60), kind="biogas", expected_level="orange"),
+    ]}  # fmt: skip
+    paper = marked(rules, [], [])
+    any_rule = next(iter(rules))
+
+    def judged(device: str, begin: int, end: int | None, origin: str, *, people: bool = True) -> exam.Judged:
+        cleared = None if end is None else T0 + end * MINUTE
+        alert = Alert("r", "1", device, 3, T0 + begin * MINUTE, cleared, "event", people, origin)
+        return exam.Judged(alert, any_rule, people, exam.TRUE, "")
+
+    found = [
+        judged("a", 11, 15, "leak"), judged("a", 12, 13, "unknown"), judged("b", 1, None, "leak"), judged("b", 1, 5, "biogas"),
+        judged("b", 12, 14, "biogas"), judged("c", 11, 30, "leak"), judged("c", 11, 30, "biogas", people=False),
+        judged("c", 11, 30, ""), judged("d", 11, 30, "leak"),
+    ]  # fmt: skip
+    counted = exam.by_origin([replace(paper, staged=staged_of(header), judged=found)])
+    assert dict(counted) == {
+        "leak": {"leak": 2, "biogas": 1, "unknown": 1}, "biogas": {"leak": 1, "biogas": 1, "unknown": 0},
+    }  # fmt: skip
+    assert exam.by_origin([paper]) == []
 
 
 def test_a_rehearsal_reads_as_the_file_does() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import date
 from pathlib import Path
 
@@ -81,6 +82,88 @@ def test_the_simulator_speaks_the_vocabulary() -> None:
 )
 def test_one_rule(tmp_path: Path, fields: dict[str, str], expected: list[str]) -> None:
     assert findings(tmp_path, text("a", **fields)) == expected
+
+
+DERIVED = """
+[[derived]]
+name = "both"
+unit = "%"
+expression = "a + b"
+operands.a = {{ metric = "{metric}", unit = "{unit}", max_age_s = 60 }}
+operands.b = {{ metric = "o2_vol", unit = "%", max_age_s = 60 }}
+"""
+WITNESS = """
+[[rule]]
+id = "w"
+version = 1
+kind = "witness"
+title_zh = "甲"
+title_en = "A"
+domain = "device"
+metric = "ch4_lel"
+unit = "%LEL"
+standard = "s"
+edition = "1"
+status = "D"
+level = "blue"
+band = 8.0
+hold_s = 30
+beside = [{ metric = "o2_voll", gain = -0.01, band = 0.1 }]
+guidance_zh = "含义"
+guidance_en = "Meaning"
+"""
+VOTE = """
+[[rule]]
+id = "v"
+version = 1
+kind = "vote"
+title_zh = "甲"
+title_en = "A"
+domain = "gas"
+metric = "ch4_lel"
+unit = "%LEL"
+standard = "s"
+edition = "1"
+status = "D"
+direction = "high"
+threshold = 20.0
+within_s = 60
+levels = { red = 2 }
+objects = { o = ["a", "b", "c/ch5_lel"] }
+guidance_zh = "含义"
+guidance_en = "Meaning"
+"""
+WHEN = '[[rule.when]]\nmetric = "pump_runs"\nequal = 1\nmax_age_s = 60\n[[rule.when]]\nmaintenance = false\n'
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (DERIVED.format(metric="ch4_lel", unit="%"), None),
+        (
+            DERIVED.format(metric="ch5_lel", unit="%"),
+            "warning: both.operands.a.metric: ch5_lel is not in the vocabulary",
+        ),
+        (DERIVED.format(metric="ch4_lel", unit="[ppb]"), "both.operands.a.unit: [ppb] is not the unit of ch4_lel, %"),
+        (WITNESS, "warning: w.beside.0: o2_voll is not in the vocabulary"),
+        (VOTE, "warning: v.objects.o: ch5_lel is not in the vocabulary"),
+        (text("a", more=WHEN), "warning: a.when.0: pump_runs is not in the vocabulary"),
+    ],
+)
+def test_metrics_that_are_not_the_watched_one(tmp_path: Path, written: str, expected: str | None) -> None:
+    found = findings(tmp_path, written)
+    assert [line.removesuffix(" (metrics.toml)").partition(": ")[2] for line in found] == (
+        [expected] if expected else []
+    )
+    assert all(re.match(r"r\.toml:[123]: ", line) for line in found)
+
+
+def test_a_wrong_unit_is_not_armed(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(text("a", unit="kPa"), encoding="utf-8")
+    done = RUN(app, ["arm", str(path), "--author", "li", "--reason", "trial"])
+    assert done.exit_code == 1
+    assert "a.unit: kPa is not the unit of ch4_lel, %" in done.stderr
 
 
 def test_missing_guidance(tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ class WitnessNode(Node):
         first_us = np.where(is_first, time_us, when[owner, 3 * roles + role])
         span_us = np.minimum(self._rule.tau_s * 1e6, np.maximum(time_us - first_us, 1))
         far = (role == OWN) & (np.abs(value - base) >= self._rule.band)
+        if self._rule.tells is not None:  # a proportion is kept only where all bases stand still
+            far |= np.abs(what[owner, OWN] - what[owner, roles + OWN]) >= self._rule.band
         span_us = np.where(far, self._rule.tau_s * 1e6, span_us)
         weight = np.minimum(1.0, (time_us - base_us) / span_us)
         what[owner, roles + role] = np.where(is_first, value, base + (value - base) * weight)

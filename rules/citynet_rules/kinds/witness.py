@@ -23,12 +23,17 @@ the doubted series is silent, what was said stays. A witness is live when its ne
 
 Of each series the first reading of every stretch of `every_s` is taken. The form is that of analytical redundancy in
 fault detection (a parity relation of two sensors, watched over a threshold) and of a spatial buddy check.
+
+A rule that `tells` accuses no sensor and raises no alert: what it finds is a word on where the gas comes from, for the
+verdict of every other alert on the series (`citynet_rules.verdict`). It holds nobody back. Its witnesses' bases, too, follow
+with `tau_s` while |d| of the doubted series was `band` or more at its newest reading: else the proportion of what lasts for
+days would be lost where bases are young.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -36,7 +41,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from citynet.batch import I64, Bools
 from citynet.ids import is_id
 from citynet_rules.kinds.kind import Kernel, Pairs, Segments
-from citynet_rules.kinds.walk import Found, WalkKernel
+from citynet_rules.kinds.walk import Found, Machine, WalkKernel
 from citynet_rules.rule import Age, Colour, Delay, Rule, level_of
 from citynet_rules.transition import NONE_US
 
@@ -45,6 +50,9 @@ BESIDE_MAX = 4
 NEIGHBOURS_MAX = 8
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Origin = Literal["biogas", "leak"]
+Reason = Annotated[str, Field(max_length=200)]
+TELLING_WAIT_S_MAX = 60.0
 
 
 class Beside(BaseModel):
@@ -84,6 +92,37 @@ class Neighbours(BaseModel):
     count_min: int = Field(2, ge=1, le=NEIGHBOURS_MAX)
 
 
+class Tells(BaseModel):
+    """What it means that a witness moves along, and what that none does although it ought to; each with its reason in words."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    along: Origin | None = None
+    along_zh: Reason = ""
+    along_en: Reason = ""
+    against: Origin | None = None
+    against_zh: Reason = ""
+    against_en: Reason = ""
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Tells:
+        if self.along is None and self.against is None:
+            raise ValueError("needs along, against or both")
+        for name in ("along", "against"):
+            reasons = [getattr(self, f"{name}_{language}") for language in ("zh", "en")]
+            if all(reasons) != (getattr(self, name) is not None) or any(reasons) != all(reasons):
+                raise ValueError(f"{name}, {name}_zh and {name}_en go together")
+        return self
+
+    def word(self, said: int) -> tuple[Origin, str, str] | None:
+        """Of what witnesses say (`SUPPORTED`, `CONTRADICTED` or neither): the word, and why in Chinese and English."""
+        if said & SUPPORTED and self.along is not None:
+            return self.along, self.along_zh, self.along_en
+        if said & CONTRADICTED and self.against is not None:
+            return self.against, self.against_zh, self.against_en
+        return None
+
+
 class WitnessRule(Rule):
     """A rule of kind `witness`; `band` in `unit`, times in seconds. `hold_s`: how long an alert on the doubted series is kept
     from people while its witnesses have said nothing."""
@@ -99,6 +138,19 @@ class WitnessRule(Rule):
     max_age_s: Age = 180.0
     alive_s: Age = 1800.0
     wait_s: Age = 60.0
+    tells: Tells | None = None
+
+    @model_validator(mode="after")
+    def _telling_holds_nobody_back(self) -> WitnessRule:
+        if self.tells is None:
+            return self
+        if self.domain == "device":
+            raise ValueError(
+                "tells: a rule of the domain device accuses the sensor; where gas comes from is not its fault"
+            )
+        if self.hold_s or self.wait_s > TELLING_WAIT_S_MAX:
+            raise ValueError(f"tells: nobody waits for it: hold_s must be 0, wait_s at most {TELLING_WAIT_S_MAX:g}")
+        return self
 
     @model_validator(mode="after")
     def _can_speak(self) -> WitnessRule:
@@ -156,14 +208,59 @@ class WitnessMachine:
         return WitnessState(row[0], row[1])
 
 
-class WitnessKernel(WalkKernel[WitnessState]):
+class TellingState(NamedTuple):
+    """Since when (`NONE_US`: not) the witnesses say `said`: `SUPPORTED` or `CONTRADICTED`."""
+
+    since_us: int
+    said: int
+
+
+class TellingMachine:
+    """One rule that tells: no alert, only words. Its state stands in the columns of a witness: `said` as the level."""
+
+    def __init__(self, rule: WitnessRule, tells: Tells) -> None:
+        self.level = level_of(rule.level)
+        self.band = rule.band
+        self.tells = tells
+
+    def initial(self) -> TellingState:
+        return TellingState(NONE_US, 0)
+
+    def step(self, state: TellingState, time_us: int, value: float, quality: int) -> tuple[TellingState, list[Found]]:
+        said = quality & (SUPPORTED | CONTRADICTED)
+        before, now = self.tells.word(state.said), self.tells.word(said)
+        if before == now:
+            return (TellingState(NONE_US, 0) if now is None else state), []
+        sample = ((time_us, value),)
+        found = []
+        if before is not None:
+            found.append(
+                Found("unsupport", self.level, time_us, state.since_us, value, self.band, state.since_us, sample)
+            )
+        if now is not None:
+            more = dict(zip(("origin", "why_zh", "why_en"), now, strict=True))
+            found.append(Found("support", self.level, time_us, time_us, value, self.band, time_us, sample, more=more))
+        return (TellingState(NONE_US, 0) if now is None else TellingState(time_us, said)), found
+
+    def pack(self, state: TellingState) -> tuple[Any, ...]:
+        return NONE_US, state.since_us, state.said
+
+    def unpack(self, row: tuple[Any, ...]) -> TellingState:
+        return TellingState(row[1], row[2])
+
+
+class WitnessKernel(WalkKernel[Any]):
     """All witness rules at once. Their nodes make a reading only where what is said changes, so every one is walked."""
 
     def __init__(self, rules: Sequence[WitnessRule]) -> None:
-        super().__init__([WitnessMachine(rule) for rule in rules], STATE)
+        super().__init__([_machine(rule) for rule in rules], STATE)
 
     def moved(self, pairs: Pairs, pair: I64, segments: Segments, position: I64) -> Bools:
         return np.ones(len(pair), np.bool_)
+
+
+def _machine(rule: WitnessRule) -> Machine[Any]:
+    return WitnessMachine(rule) if rule.tells is None else TellingMachine(rule, rule.tells)
 
 
 class WitnessKind:

@@ -16,7 +16,8 @@ ALERTS_MAX = 1_000_000  # a replay that raises more proves one thing: that nobod
 @dataclass(frozen=True, slots=True)
 class Alert:
     """One alert: `level` is the highest it had (1 blue .. 4 red), times are event time in µs since 1970, `cleared_us` None
-    while it is in force; `verdict` is the last one, `people` whether it was ever graded for people."""
+    while it is in force; `verdict` is the last one, `people` whether it was ever graded for people; `origin` the last word on
+    where the gas comes from, empty where that is not asked."""
 
     rule: str
     version: str
@@ -26,6 +27,7 @@ class Alert:
     cleared_us: int | None = None
     verdict: str = ""
     people: bool = True
+    origin: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -39,6 +41,7 @@ class Alert:
             "cleared": None if self.cleared_us is None else utc(self.cleared_us),
             "verdict": self.verdict,
             "people": self.people,
+            "origin": self.origin or None,
         }
 
 
@@ -66,9 +69,9 @@ class AlertBook:
                     None, *_graded(transition),
                 )  # fmt: skip
             elif transition.kind == "verdict" and ident in self._alerts:
-                verdict, people = _graded(transition)
+                verdict, people, origin = _graded(transition)
                 alert = self._alerts[ident]
-                self._alerts[ident] = replace(alert, verdict=verdict, people=alert.people or people)
+                self._alerts[ident] = replace(alert, verdict=verdict, people=alert.people or people, origin=origin)
             elif ident in self._alerts:
                 alert = self._alerts[ident]
                 cleared_us = transition.time_us if transition.kind == "clear" else None
@@ -87,7 +90,9 @@ class AlertBook:
         return max(counts, key=lambda rule: counts[rule])
 
 
-def _graded(transition: Transition) -> tuple[str, bool]:
-    """The verdict, and whether people are told."""
+def _graded(transition: Transition) -> tuple[str, bool, str]:
+    """The verdict, whether people are told, and the origin."""
     opinion = transition.opinion
-    return ("", True) if opinion is None else (opinion.state, opinion.audience == "people")
+    if opinion is None:
+        return "", True, ""
+    return opinion.state, opinion.audience == "people", "" if opinion.origin is None else str(opinion.origin["state"])

@@ -37,6 +37,7 @@ RAIN_US = 43_200_000_000  # rain of twelve hours is judged together
 RAIN_FILLS = frozenset(
     ("rain_mm_h", "level_m", "ponding_cm", "sump_level_m", "pump_current_a", "stage_m", "discharge_m3_s")
 )
+ORIGINS = {"gas-leak": "leak", "biogas": "biogas"}  # event: where its methane comes from
 NETWORKS = {"burst": frozenset(("water-meter", "pressure-point"))}  # event: kinds of devices that share its network
 
 
@@ -192,11 +193,10 @@ def _sight(
 
 def _why_silent(incident: Staged, device: str, rules: RuleSet, place: Place, extremes: Extremes) -> str:
     """Which rules watch what shows there, and how far the readings stayed inside."""
-    watching = [rule for rule in rules if rule.domain != DEVICE and rule.selects(device, incident.metric)]
+    raising = [rule for rule in rules if rule.domain != DEVICE and rule.kind != "witness"]
+    watching = [rule for rule in raising if rule.selects(device, incident.metric)]
     if not watching:
-        others = [
-            rule.id for rule in rules if rule.domain != DEVICE and any(rule.selects(device, m) for m in place.metrics)
-        ]
+        others = [rule.id for rule in raising if any(rule.selects(device, m) for m in place.metrics)]
         return f"no rule for {incident.metric}; silent: {', '.join(others) or 'none'}"
     told = []
     for rule in watching:
@@ -334,6 +334,25 @@ def _grouped(papers: Sequence[Paper], name_of: Callable[[Staged], str]) -> list[
         for sight in paper.sights:
             sights[name_of(sight.incident)].append(sight)
     return [row(name, judged[name], sights[name]) for name in sorted(judged)]
+
+
+def by_origin(papers: Sequence[Paper]) -> list[tuple[str, dict[str, int]]]:
+    """For each origin of methane: how often alerts for people that it caused say biogas, leak or unknown at their end. Where a
+    leak and biogas are in one well during an alert, leak is right."""
+    found = {origin: dict.fromkeys(("leak", "biogas", "unknown"), 0) for origin in ("leak", "biogas")}
+    for paper in papers:
+        staged = [one for one in paper.staged if one.kind in ORIGINS]
+        for alert in (each.alert for each in paper.judged if each.is_for_people and each.alert.origin):
+            right = {
+                ORIGINS[one.kind]
+                for one in staged
+                if alert.object in one.devices
+                and one.start_us <= (one.over_us if alert.cleared_us is None else alert.cleared_us)
+                and alert.raised_us <= one.over_us
+            }
+            if right:
+                found[max(right)][alert.origin] += 1  # "leak" is after "biogas"
+    return list(found.items()) if any(any(counts.values()) for counts in found.values()) else []
 
 
 def by_device_fault(papers: Sequence[Paper]) -> list[tuple[str, int, int, int]]:
