@@ -58,7 +58,7 @@ levels = {{ yellow = 25.0 }}
 id = "silent"
 kind = "stale"
 domain = "device"
-unit = "s"
+unit = "%LEL"
 level = "blue"
 max_age_s = 600
 {HEAD}
