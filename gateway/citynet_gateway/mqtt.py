@@ -39,13 +39,18 @@ def new_client(endpoint: BrokerEndpoint, client_id: str, random: Random, *, manu
     if websocket_path is not None:
         client.ws_set_options(path=websocket_path)
     client.connect_timeout = CONNECT_TIMEOUT_S
-    # After a broker restart a thousand gateways must not come back in step.
-    client.reconnect_delay_set(min_delay=1, max_delay=random.randint(RECONNECT_S_MAX // 2, RECONNECT_S_MAX))
+    reconnects_after(client, 1, random)
     if endpoint.username is not None:
         client.username_pw_set(endpoint.username, endpoint.password())
     if endpoint.tls is not None:
         client.tls_set_context(tls_context(endpoint.host, endpoint.tls))
     return client
+
+
+def reconnects_after(client: paho.Client, delay_s: int, random: Random) -> None:
+    """Once a connection has ended, come back after `delay_s`; then ever more rarely."""
+    # After a broker restart a thousand gateways must not come back in step.
+    client.reconnect_delay_set(delay_s, random.randint(RECONNECT_S_MAX // 2, RECONNECT_S_MAX))
 
 
 def tls_context(host: str, tls: TlsSettings) -> ssl.SSLContext:

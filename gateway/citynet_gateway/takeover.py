@@ -12,6 +12,7 @@ WINDOW_S = 600.0
 TOLD_MIN = 2  # once may be our own connection that the broker had not given up
 CUTS_MIN = 5  # without a reason; a broker that restarts this often is worth a look as well
 TELL_AGAIN_S = 60.0
+SPREAD_S = 6  # up to so long two machines that end each other's connections wait, each as the dice say
 
 
 class Cuts:
@@ -36,6 +37,15 @@ class Cuts:
         if meaning is not None:
             self._warned_at_s = now_s
         return meaning
+
+    def spread_s(self, now_s: float) -> int:
+        """Up to how many seconds to wait before connecting again, at random. 1: at once, nothing speaks for another machine.
+
+        If both came back after a second, each would have a second at a time: too little for an answer on a slow link, for ever.
+        """
+        told = [moment for moment in self._told if now_s - moment < WINDOW_S]
+        cuts = [moment for moment in self._cuts if now_s - moment < WINDOW_S]
+        return SPREAD_S if len(told) >= TOLD_MIN or len(cuts) >= CUTS_MIN else 1
 
 
 def _recent(moments: list[float], now_s: float) -> list[float]:

@@ -23,7 +23,7 @@ from citynet import control, topics, wire
 from citynet.errors import DecodeError
 from citynet.runtime import failpoint, log
 from citynet_gateway import certificate, metrics
-from citynet_gateway.mqtt import KEEPALIVE_S, leave, new_client, why_not_connected
+from citynet_gateway.mqtt import KEEPALIVE_S, leave, new_client, reconnects_after, why_not_connected
 from citynet_gateway.settings import Endpoint
 from citynet_gateway.takeover import Cuts
 
@@ -84,6 +84,7 @@ class Uplink:
         self._closing = False
         self._established = False
         self._cuts = Cuts()
+        self._random = random
         self._batch_properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         self._batch_properties.ContentType = wire.CBOR
         client = self._client = new_client(endpoint, f"{gateway}-uplink", random, manual_ack=False)
@@ -206,9 +207,11 @@ class Uplink:
 
     def _cut(self, reason: int) -> None:
         metrics.CUTS.inc()
-        meaning = self._cuts.cut(reason, time.monotonic())
+        now_s = time.monotonic()
+        meaning = self._cuts.cut(reason, now_s)
         if meaning is not None:
             logger.warning("uplink-cut-again", reason=reason, meaning=meaning)
+        reconnects_after(self._client, self._random.randint(1, self._cuts.spread_s(now_s)), self._random)
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         if message.topic == self._command:

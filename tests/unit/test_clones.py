@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from citynet_gateway.takeover import CUTS_MIN, SESSION_TAKEN_OVER, TELL_AGAIN_S, WINDOW_S, Cuts
+from citynet_gateway.takeover import CUTS_MIN, SESSION_TAKEN_OVER, SPREAD_S, TELL_AGAIN_S, WINDOW_S, Cuts
 from citynet_ingest.clones import RETURNS_MIN, TELL_AGAIN_US, WINDOW_US, EpochWatch
 
 S = 1_000_000
@@ -67,3 +67,18 @@ def test_a_gateway_that_is_only_cut_off_needs_more_of_it() -> None:
     assert "or a broker in trouble" in told[-1]
     rare = Cuts()
     assert {rare.cut(SESSION_TAKEN_OVER, k * WINDOW_S) for k in range(20)} == {None}
+
+
+def test_two_machines_do_not_come_back_in_step() -> None:
+    """Else each has a second at a time, and an answer that takes longer never arrives."""
+    told, cut = Cuts(), Cuts()
+    assert told.spread_s(0.0) == 1
+    told.cut(SESSION_TAKEN_OVER, 0.0)
+    assert told.spread_s(0.0) == 1, "it may have been our own connection"
+    told.cut(SESSION_TAKEN_OVER, 5.0)
+    assert told.spread_s(5.0) == SPREAD_S
+    for k in range(CUTS_MIN):
+        assert cut.spread_s(float(k)) == 1
+        cut.cut(0x80, float(k))
+    assert cut.spread_s(float(CUTS_MIN)) == SPREAD_S
+    assert cut.spread_s(2 * WINDOW_S) == 1, "that was long ago"
