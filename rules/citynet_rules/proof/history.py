@@ -87,7 +87,7 @@ def replay(
     engine.bind(series)
     clock = _Clock(series, gateways)
     readings = 0
-    for block in chain([first] if first else [], blocks):
+    for block in chain(() if first is None else (first,), blocks):
         book.take(engine.feed(block.batch).transitions)
         book.take(engine.advance(clock.at(block, engine)))
         readings += len(block.batch)
