@@ -25,17 +25,13 @@ class Cuts:
 
     def cut(self, reason: int, now_s: float) -> str | None:
         """A connection was ended with this reason code. Returns what to tell people, if it is time to."""
-        self._cuts = _recent(self._cuts, now_s)
-        self._told = _recent(self._told, now_s) if reason == SESSION_TAKEN_OVER else self._told
-        if now_s - self._warned_at_s < TELL_AGAIN_S:
+        self._cuts.append(now_s)
+        if reason == SESSION_TAKEN_OVER:
+            self._told.append(now_s)
+        meaning = self._meaning(now_s)
+        if meaning is None or now_s - self._warned_at_s < TELL_AGAIN_S:
             return None
-        meaning = None
-        if len(self._told) >= TOLD_MIN:
-            meaning = "another machine logs in under this gateway's id: a cloned card?"
-        elif len(self._cuts) >= CUTS_MIN:
-            meaning = "the connection is ended again and again: another machine under this gateway's id, or a broker in trouble"
-        if meaning is not None:
-            self._warned_at_s = now_s
+        self._warned_at_s = now_s
         return meaning
 
     def spread_s(self, now_s: float) -> int:
@@ -43,11 +39,18 @@ class Cuts:
 
         If both came back after a second, each would have a second at a time: too little for an answer on a slow link, for ever.
         """
-        told = [moment for moment in self._told if now_s - moment < WINDOW_S]
-        cuts = [moment for moment in self._cuts if now_s - moment < WINDOW_S]
-        return SPREAD_S if len(told) >= TOLD_MIN or len(cuts) >= CUTS_MIN else 1
+        return 1 if self._meaning(now_s) is None else SPREAD_S
+
+    def _meaning(self, now_s: float) -> str | None:
+        """What the pattern of the last ten minutes speaks for."""
+        self._told, self._cuts = _recent(self._told, now_s), _recent(self._cuts, now_s)
+        if len(self._told) >= TOLD_MIN:
+            return "another machine logs in under this gateway's id: a cloned card?"
+        if len(self._cuts) >= CUTS_MIN:
+            return "the connection is ended again and again: another machine under this gateway's id, or a broker in trouble"
+        return None
 
 
 def _recent(moments: list[float], now_s: float) -> list[float]:
-    """Those within the window, and now; no more than matter."""
-    return [*[moment for moment in moments if now_s - moment < WINDOW_S][-CUTS_MIN:], now_s]
+    """Those within the window; no more than matter."""
+    return [moment for moment in moments if now_s - moment < WINDOW_S][-CUTS_MIN:]

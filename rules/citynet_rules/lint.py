@@ -29,7 +29,7 @@ from citynet_rules.kinds.sequence import SequenceRule
 from citynet_rules.kinds.vote import VoteRule
 from citynet_rules.kinds.witness import WitnessRule
 from citynet_rules.rule import COLOURS, Rule
-from citynet_rules.spec import RuleSet, load_rules
+from citynet_rules.spec import RuleSet, read_rules
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ def armable(paths: Sequence[Path]) -> RuleSet:
     """The rules of these files, for those who let them run.
 
     Raises:
-        ConfigError: with all problems, those of form, or else those that `lint` calls errors.
+        ConfigError: with all problems, those of form and those that `lint` calls errors.
     """
-    rules = load_rules(paths)
-    mistakes = [str(finding) for finding in lint(rules, date.min) if finding.severity == "error"]
-    if mistakes:
-        raise ConfigError(mistakes)
+    rules, problems = read_rules(paths)
+    problems += [str(finding) for finding in lint(rules, date.min) if finding.severity == "error"]
+    if problems:
+        raise ConfigError(problems)
     return rules
 
 

@@ -159,11 +159,13 @@ def test_metrics_that_are_not_the_watched_one(tmp_path: Path, written: str, expe
 
 
 def test_a_wrong_unit_is_not_armed(tmp_path: Path) -> None:
+    """It is told together with what another rule of the file has wrong in its form."""
     path = tmp_path / "r.toml"
-    path.write_text(text("a", unit="kPa"), encoding="utf-8")
+    path.write_text(text("a", unit="kPa") + text("b", levels="{ mauve = 1.0 }"), encoding="utf-8")
     done = RUN(app, ["arm", str(path), "--author", "li", "--reason", "trial"])
     assert done.exit_code == 1
     assert "a.unit: kPa is not the unit of ch4_lel, %" in done.stderr
+    assert "b.levels" in done.stderr
 
 
 def test_missing_guidance(tmp_path: Path) -> None:
