@@ -104,11 +104,13 @@ class Proxy:
         listener.bind(("127.0.0.1", self.port))
         listener.listen()
         self.port = int(listener.getsockname()[1])
-        self._listener = listener
+        with self._lock:
+            self._listener = listener
         self._spawn(self._accept, listener)
 
     def stop(self) -> None:
-        listener, self._listener = self._listener, None
+        with self._lock:
+            listener, self._listener = self._listener, None
         if listener is not None:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
@@ -177,21 +179,33 @@ class Proxy:
                 client, _ = listener.accept()
             except OSError:
                 return
-            self.accepted += 1
             try:
                 server = socket.create_connection(("127.0.0.1", self._target), timeout=5)
             except OSError:
                 _reset(client)
+                self.accepted += 1
                 continue
             server.settimeout(None)
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             link = _Link(client, server)
-            with self._lock:
-                self._links.append(link)
-                self._sockets += (client, server)
+            if not self._admit(link, listener):
+                link.reset()
+                return
             self._spawn(self._pump, link, client, server, True)
             self._spawn(self._pump, link, server, client, False)
+
+    def _admit(self, link: _Link, listener: socket.socket) -> bool:
+        """Whether `stop` did not come in between: what it did not find to reset would live on behind a closed port.
+
+        Who sees `accepted` grow can be sure that the connection is one that `stop` and `reset` find."""
+        with self._lock:
+            if listener is not self._listener:
+                return False
+            self._links.append(link)
+            self._sockets += (link.client, link.server)
+            self.accepted += 1
+            return True
 
     def _pump(self, link: _Link, source: socket.socket, sink: socket.socket, is_client: bool) -> None:
         try:
