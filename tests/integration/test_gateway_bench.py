@@ -6,8 +6,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from citynet.errors import CitynetError
+from citynet_gateway.bench.scene import Scene
 
 
 @pytest.mark.parametrize(("part", "lines"), [("intake", 2), ("drain", 4), ("memory", 1), ("interlock", 1)])
@@ -28,3 +32,8 @@ def test_an_unknown_part_is_a_usage_error() -> None:
     done = subprocess.run(words, capture_output=True, check=False, text=True, timeout=60)
     assert done.returncode == 2
     assert "'speed': there are intake, kept, drain, memory, interlock" in done.stderr
+
+
+def test_a_gateway_that_ends_is_not_waited_for(folder: Path) -> None:
+    with Scene(folder / "scene", {"window": 0}) as scene, pytest.raises(CitynetError, match="ended with exit code 1"):
+        scene.start()

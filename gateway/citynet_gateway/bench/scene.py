@@ -146,8 +146,13 @@ class Scene:
         began_s = time.monotonic()
         words = [*command, "run", "--config", str(self._config)]
         self._process = subprocess.Popen(words, env=environment)  # noqa: S603
-        wait_for(lambda: self.sample("citynet_gateway_connected", "field") == 1, "the gateway listens")
+        wait_for(self._listens, "the gateway listens")
         return time.monotonic() - began_s
+
+    def _listens(self) -> bool:
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise CitynetError(f"bench: the gateway ended with exit code {code} before it listened; it says why above")
+        return self.sample("citynet_gateway_connected", "field") == 1
 
     @property
     def pid(self) -> int:
