@@ -57,8 +57,9 @@ def ended_by_the_server(connection: Connection) -> None:
 
 
 def cut_off(connection: Connection) -> None:
-    connection.execute("SET statement_timeout = 1")
-    connection.execute("SELECT pg_sleep(60)")
+    with connection.transaction():  # whose end is the end of the limit: a busy server may need it for what comes next
+        connection.execute("SET LOCAL statement_timeout = 1")
+        connection.execute("SELECT pg_sleep(60)")
 
 
 @pytest.mark.parametrize(
