@@ -54,11 +54,13 @@ def test_stages_and_canaries_are_measured(folder: Path, broker: EmbeddedMosquitt
         )[0]
         assert at_us == accepted_us, "the newest one counts, and a batch without any leaves it"
         assert 90 <= delay_s <= 90 + (now_us() - accepted_us) / 1e6
-        found = measured(port)
+        # An answer is counted as given once it is on its way: the gateway may have it first.
+        acks = 'citynet_ingest_stage_seconds_count{stage="ack"}'
+        found = wait_for(lambda: (seen := measured(port))[acks] >= 3 and seen, "the answers are counted")
     assert found["citynet_ingest_canary_delay_seconds_count"] == 1
     assert found["citynet_ingest_canary_delay_seconds_sum"] >= 90
     commits = found["citynet_ingest_commits_total"]
-    for stage in ("wait", "decode", "plan", "commit", "ack"):
+    for stage in ("wait", "decode", "plan", "commit"):
         assert found[f'citynet_ingest_stage_seconds_count{{stage="{stage}"}}'] >= 3, stage
     assert found['citynet_ingest_stage_seconds_count{stage="wait"}'] == commits, "one observation a commit"
 
