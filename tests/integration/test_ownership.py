@@ -18,6 +18,7 @@ from citynet_ingest.store.transaction import Target, apply
 from citynet_ingest.watchdog import Watchdog
 from citynet_rules.spec import RuleSet
 from tests.ingest import IngestProcess, now_us, query, wait_for
+from tests.patience import DEADLINE_S
 from tests.pipelined import NAME as PIPE
 from tests.pipelined import Pipe
 
@@ -70,7 +71,7 @@ def test_a_taken_lane_is_refused_with_the_name_of_its_holder(dsn: str) -> None:
         with pytest.raises(ShardTakenError, match=r"shards 24-31 .*: citynet-ingest-00-31 on host, connected from"):
             lock(second, [3], 0, threading.Event(), Watchdog())
         first.close()
-        lock(second, range(4), 10, threading.Event(), Watchdog())
+        lock(second, range(4), DEADLINE_S, threading.Event(), Watchdog())
 
 
 def test_receipts_are_trimmed_by_lane(dsn: str) -> None:
@@ -111,7 +112,8 @@ def test_a_worker_that_finds_its_lanes_free_again_looks_whether_they_are_its_own
     """Its next commit would tell as well, but with nothing to commit it would sit on the locks until its next snapshot."""
     zombie = Pipe(dsn, snapshot_s=3600)
     try:
-        query(dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", PIPE)
+        its = "datname = current_database() AND application_name = %s"
+        query(dsn, f"SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE {its}", PIPE)
         Pipe(dsn).stop()  # others worked meanwhile
 
         def look() -> None:
