@@ -27,6 +27,8 @@ OPERATOR = "cn_" + "O" * 43
 OTHER = "cn_" + "P" * 43
 ADMIN = "cn_" + "A" * 43
 PREFIX = "urn:citynet:problem:"
+# Bounds by which the api gives up on a slow database or client; no test is about the machine's.
+PATIENT = {"pool_wait_s": 60, "connect_timeout_s": 60, "statement_timeout_s": DEADLINE_S}
 
 
 def as_(token: str) -> dict[str, str]:
@@ -52,7 +54,7 @@ def database(dsn: str) -> Iterator[api_seed.Connection]:
 @asynccontextmanager
 async def running(dsn: str, token: str | None = OPERATOR, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """The application with its watchers, asked directly; unforeseen errors are answered, not raised."""
-    app = create_app(ApiSettings(**settings), {"conninfo": dsn})
+    app = create_app(ApiSettings(**(PATIENT | settings)), {"conninfo": dsn})
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         headers = as_(token) if token else {}
@@ -118,7 +120,7 @@ class Served:
 
     def __init__(self, dsn: str, **settings: Any) -> None:
         environment = {**os.environ, "CITYNET_DATABASE_DSN": dsn, "CITYNET_API_PORT": "0", "CITYNET_LOG_FORMAT": "json"}
-        settings = {"stream_heartbeat_s": 0.3, **settings}
+        settings = PATIENT | {"stream_heartbeat_s": 0.3, "stop_s": 30} | settings
         environment |= {f"CITYNET_API_{key.upper()}": str(value) for key, value in settings.items()}
         command = [sys.executable, "-m", "citynet", "api", "run"]
         self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

@@ -204,7 +204,8 @@ def test_an_acknowledgement_waits_for_ingest_and_keeps_the_order_of_ids(dsn: str
             with database(dsn) as ingest, ingest.transaction():
                 ingest.execute("SELECT lock_transitions()")
                 pending = asyncio.create_task(client.post(f"/v1/alerts/{alert}/ack", json={}))
-                waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                waiting = f"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND {here}"
                 await until_async(lambda: ingest.execute(waiting).fetchone() is not None, "the acknowledgement waits")
                 mine = api_seed.add_transition(ingest, alert, "escalate", 4, NOW, 60.0, 50.0, {})
             steps = (await pending).json()["transitions"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 from typer.testing import CliRunner
 
@@ -125,11 +126,13 @@ def test_a_revocation_bites_when_the_memory_of_the_token_ends(dsn: str) -> None:
             running(dsn, token=VIEWER, token_cache_s=5) as client,
         ):
             assert (await forgetful.get("/v1/me")).status_code == 200
+            asked_at = time.monotonic()
             assert (await client.get("/v1/me")).status_code == 200
             with database(dsn) as connection:
                 connection.execute("UPDATE api_token SET revoked_at = now()")
             problem(await forgetful.get("/v1/me"), 401, "unauthenticated")
-            assert (await client.get("/v1/me")).status_code == 200
+            is_believed = (await client.get("/v1/me")).status_code == 200
+            assert is_believed or time.monotonic() - asked_at >= 5
 
     with database(dsn) as connection:
         add_tokens(connection)
