@@ -160,7 +160,12 @@ class EmbeddedPostgres:
             libraries = package.parent / f"{package.name}.libs"  # found by a path relative to the programs
             if libraries.is_dir():
                 shutil.copytree(libraries, making / libraries.name)
-            making.rename(copy)
+            try:
+                making.rename(copy)
+            except OSError:
+                shutil.rmtree(making)
+                if not copy.exists():  # else somebody beside us was quicker
+                    raise
         if copy.stat().st_uid != 0:
             raise EmbeddedError(f"{copy} does not belong to root; remove it")
         return copy / package.name / "pginstall" / "bin"
