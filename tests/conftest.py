@@ -14,7 +14,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import paho.mqtt.client as paho
 import psutil
 import psycopg
 import pytest
@@ -36,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     _keep_bytecode()
+    _close_wakers()
     # Time says nothing here: a busy machine is slow to draw and slow to run.
     settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
     settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -48,6 +51,19 @@ def _keep_bytecode() -> None:
     more than half of what its start costs. The bytecode is kept beside the tools, not in the source tree."""
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
         os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(sys.prefix) / "bytecode"))
+
+
+def _close_wakers() -> None:
+    """paho leaves the pair of sockets by which it wakes its thread to the collector. Where that finds them before the client
+    they complain that nobody closed them: in whatever test is running then, or at the end of a session that passed."""
+    stop = paho.Client.loop_stop
+
+    def loop_stop(client: paho.Client) -> Any:
+        code = stop(client)
+        client._reset_sockets(sockpair_only=True)
+        return code
+
+    setattr(paho.Client, "loop_stop", loop_stop)  # noqa: B010  (a method is not to be assigned)
 
 
 @pytest.fixture(autouse=True)
