@@ -77,8 +77,9 @@ def test_ctrl_c_stops_everything_within_five_seconds(folder: Path) -> None:
         assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_nothing_survives_the_death_of_the_demo() -> None:
-    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+def test_nothing_survives_the_death_of_the_demo(folder: Path) -> None:
+    words = ["--keep", str(folder / "kept")]  # nobody else would remove what it leaves
+    with subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
             if "readings/s" in line:

@@ -40,8 +40,9 @@ def demo(
 ) -> None:
     """Embedded PostgreSQL, private Mosquitto, two gateways, a simulated city, ingest, rules, api and console.
 
-    With --seconds (45 or more: the staged leak must last for 30 s before it is an alert) it exits 0 only if the books
-    balance, nothing is lost or doubled against the simulator's own truth file, and both staged incidents were detected.
+    With --seconds (50 or more: the staged leak must last for 30 s, in readings 5 s apart, before it is an alert) it exits
+    0 only if the books balance, nothing is lost or doubled against the simulator's own truth file, and both staged
+    incidents were detected.
     """
     chosen = seed if seed is not None else secrets.randbelow(1_000_000)
     say = _sayer(is_json=as_json)

@@ -78,14 +78,14 @@ class Supervisor:
             process.kill()
             process.wait()
 
-    def stop(self, names: Sequence[str] | None = None) -> None:
-        """SIGTERM to all of them at once, SIGKILL to those that take longer than a few seconds."""
+    def stop(self, names: Sequence[str] | None = None, grace_s: float = _STOP_GRACE_S) -> None:
+        """SIGTERM to all of them at once, SIGKILL to those that take longer than `grace_s`."""
         chosen = [self.roles[name] for name in (names if names is not None else list(self.roles)) if name in self.roles]
         for role in chosen:
             role.keeps_running = False
             if role.process is not None and role.process.poll() is None:
                 role.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_GRACE_S
+        deadline = time.monotonic() + grace_s
         for role in chosen:
             if role.process is None:
                 continue
