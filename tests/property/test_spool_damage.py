@@ -97,11 +97,10 @@ def test_a_truncation_at_every_byte_loses_exactly_the_frames_behind_it(which: in
 
 
 @pytest.mark.parametrize("which", [0, 1, -1])
-def test_a_flipped_bit_in_every_byte_loses_exactly_its_frame(which: int) -> None:
+def test_a_flipped_bit_in_every_byte_loses_exactly_its_frame(which: int, seed: int) -> None:
     whole = make_spool()
     path = segments(whole)[which]
     layout = frames(whole, path)
-    seed = Random().getrandbits(32)
     random = Random(seed)
     for at in range(whole.size(path)):
         files = copy.deepcopy(whole)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from random import Random
-
 from tests.sqlite_world import SqliteWorld
 
 LIVES, STEPS = 150, 30
 
 
-def test_random_lives_with_full_disks_io_errors_and_kills() -> None:
-    seed = Random().getrandbits(40)
-    print(f"first seed {seed}")
+def test_random_lives_with_full_disks_io_errors_and_kills(seed: int) -> None:
     deaths = faults = 0
     for number in range(seed, seed + LIVES):
         world = SqliteWorld(number)
