@@ -12,10 +12,12 @@ from pathlib import Path
 from citynet.notes import ClockNote
 from citynet.runtime import log
 from citynet_gateway import durable, metrics
-from citynet_gateway.clock import Clock, ClockMode, Memory, Seen
+from citynet_gateway.clock import STEP_US_MIN, Clock, ClockMode, Memory, Seen
 from citynet_gateway.spool.files import Files
 
 LOOK_S = 1.0
+LOOKS_MAX = 5
+APART_US_MAX = STEP_US_MIN // 10  # a tenth of what counts as a step
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 TIMESYNCD = Path("/run/systemd/timesync/synchronized")  # where the kernel may not be asked
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
@@ -66,8 +68,19 @@ def _adjtimex() -> Callable[[ctypes.Array[ctypes.c_char]], int]:
 
 
 def look() -> Seen:
-    """All of it at one moment."""
-    return Seen(boot_us(), wall_us(), is_synced())
+    """All of it at one moment.
+
+    A process may be stopped for a while between two questions. So the clock is read between two readings of the time since
+    boot, again where they lie apart, for that would look like a step; and the kernel is asked about it before (who sets a
+    clock calls it synchronised afterwards) and after.
+    """
+    was_synced = is_synced()
+    found: list[tuple[int, int, int]] = []  # how far apart, time since boot, clock
+    while not found or (min(found)[0] > APART_US_MAX and len(found) < LOOKS_MAX):
+        before_us, clock_us, after_us = boot_us(), wall_us(), boot_us()
+        found.append((after_us - before_us, (before_us + after_us) // 2, clock_us))
+    _, since_boot_us, clock_us = min(found)
+    return Seen(since_boot_us, clock_us, was_synced and is_synced())
 
 
 class Timekeeper:

@@ -199,14 +199,24 @@ def machine_clock() -> None:
 
     wall_us, boot_us, path = timekeeper.wall_us, timekeeper.boot_us, Path(os.environ["CITYNET_TEST_MACHINE"])
 
+    look = timekeeper.look
+
     def machine() -> dict[str, int]:
         found: dict[str, int] = json.loads(path.read_text())
         return found
 
-    timekeeper.wall_us = lambda: wall_us() + machine()["error_us"]
-    timekeeper.boot_us = lambda: boot_us() - machine()["booted_us"]
-    timekeeper.is_synced = lambda: bool(machine()["synced"])
-    timekeeper.boot_id = lambda: f"boot-{machine()['boot']}"  # type: ignore[assignment]
+    state = machine()
+
+    def look_at_one() -> timekeeper.Seen:
+        nonlocal state
+        state = machine()  # a test replaces the file at any moment: of one look all is of one state
+        return look()
+
+    timekeeper.look = look_at_one
+    timekeeper.wall_us = lambda: wall_us() + state["error_us"]
+    timekeeper.boot_us = lambda: boot_us() - state["booted_us"]
+    timekeeper.is_synced = lambda: bool(state["synced"])
+    timekeeper.boot_id = lambda: f"boot-{state['boot']}"  # type: ignore[assignment]
     timekeeper.LOOK_S = 0.05
 
 
