@@ -137,16 +137,16 @@ class Interlocks:
         """An output's thread tells what it did; makes it a record."""
         state = "on" if acted.on else "off"
         if acted.error:
-            logger.warning("output-failed", output=acted.output, error=acted.error)
             self._journal.event("output-failed", f"{acted.output} -> {state} ({acted.why}): {acted.error}")
+            logger.warning("output-failed", output=acted.output, error=acted.error)
             return
         metrics.OUTPUT_S.observe(acted.took_s)
         again = ", after it had failed" if acted.is_back else ""
-        logger.info("output-switched", output=acted.output, on=acted.on, why=acted.why)
         self._journal.event(
             f"output-{state}",
             f"{acted.output} -> {state} ({acted.why}), {acted.took_s * 1000:.0f} ms after its cause{again}",
         )
+        logger.info("output-switched", output=acted.output, on=acted.on, why=acted.why)
 
     def stop(self) -> None:
         """Put the outputs into their state for a stop, as far as they answer within `STOP_S_MAX`."""
@@ -213,23 +213,22 @@ class Interlocks:
         if change is not None:
             settings = interlock.settings
             why = f"{settings.name}: {change.cause}"
+            self._record(interlock, change)  # before the output's thread can: a cause comes before what it causes
             self._demand_all(why, since_s)
+            logger.warning(_code(change), name=settings.name, cause=change.cause, value=change.value)
             metrics.INTERLOCK_TRIPPED.labels(settings.name).set(change.is_tripped)
             metrics.INTERLOCK_CHANGES.labels(settings.name, change.cause).inc()
-            self._tell(interlock, change)
         names = self._latched()
         if names != self._remembered:
             self._remembered = names
             self._saves.put(names)
 
-    def _tell(self, interlock: Interlock, change: Change) -> None:
+    def _record(self, interlock: Interlock, change: Change) -> None:
         settings = interlock.settings
         limit = f"above {settings.above:g}" if settings.above is not None else f"below {settings.below:g}"
         value = "no reading" if change.value is None else f"{change.value:g}"
-        code = "interlock-tripped" if change.is_tripped else "interlock-released"
         text = f"{settings.name} ({settings.device}/{settings.metric} {limit}): {change.cause}, newest {value}"
-        logger.warning(code, name=settings.name, cause=change.cause, value=change.value)
-        self._journal.event(code, text + (", latched" if interlock.is_latched else ""), settings.device)
+        self._journal.event(_code(change), text + (", latched" if interlock.is_latched else ""), settings.device)
 
     def _demand_all(self, why: str, since_s: float) -> None:
         """An output is in its tripped state while one of its interlocks is."""
@@ -269,3 +268,7 @@ class Interlocks:
                 durable.save(self._files, self._path, Latched(names))
             except OSError as error:
                 logger.warning("interlock-latches-not-saved", error=str(error))
+
+
+def _code(change: Change) -> str:
+    return "interlock-tripped" if change.is_tripped else "interlock-released"

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from citynet.wire import ALARM, TELEMETRY
-from citynet_gateway.outputs.file import FileSwitch
 from citynet_gateway.outputs.port import OutputError
-from citynet_gateway.outputs.settings import FileOutput
 from citynet_gateway.outputs.worker import ASKED_MAX, Acted, OutputWorker
 from tests.gateway import wait_for
 from tests.integration.test_gateway_mqtt import City
@@ -38,7 +36,19 @@ class Cabinet(City):
         self.start()
 
     def is_on(self) -> bool:
-        return self.fan.read_text().strip() == "1"
+        """The gateway writes it again now and then, and empties it for that."""
+        text: str = wait_for(lambda: self.fan.read_text().strip(), "what the fan says")
+        return text == "1"
+
+    def wait_switched(self, count: int) -> bool:
+        """Until the gateway has switched so often and has it on record; what the fan is then."""
+        wait_for(lambda: len(self.gateway.events("output-switched")) >= count, f"switched {count} times")
+        return self.is_on()
+
+    def build_in(self) -> None:
+        """The fan's file, off, there at once as it is."""
+        self.fan.with_suffix(".new").write_text("0\n")
+        self.fan.with_suffix(".new").replace(self.fan)
 
     def wait_fan(self, on: bool) -> None:
         wait_for(lambda: self.fan.read_text().strip() == str(int(on)), f"the fan is {'on' if on else 'off'}")
@@ -54,13 +64,13 @@ def cabinet(folder: Path) -> Iterator[Cabinet]:
 def test_an_interlock_acts_with_the_link_down_and_every_action_is_a_record(cabinet: Cabinet) -> None:
     cabinet.uplink.stop()
     cabinet.run()
-    assert cabinet.is_on(), "fail-safe from the start"
+    assert cabinet.wait_switched(1), "fail-safe from the start"
     cabinet.device.send({"ch4": 1.0})
-    cabinet.wait_fan(False)
+    assert not cabinet.wait_switched(2)
     cabinet.device.send({"ch4": 12.5})
-    cabinet.wait_fan(True)
+    assert cabinet.wait_switched(3)
     cabinet.device.send({"ch4": 2.0})
-    cabinet.wait_fan(False)
+    assert not cabinet.wait_switched(4)
     assert cabinet.gateway.stop() == 0
     assert cabinet.is_on(), "and at the stop"
     cabinet.uplink.start()
@@ -124,7 +134,7 @@ def test_an_output_that_fails_is_told_once_and_tried_until_it_works(cabinet: Cab
     wait_for(lambda: "No such file" in cabinet.server.statuses[-1].drivers.get("output-fan", ""), "the status tells it")
     cabinet.device.send_all([{"level": 1.0}])
     cabinet.wait_values(1)
-    cabinet.fan.write_text("0\n")
+    cabinet.build_in()
     cabinet.wait_fan(True)
     wait_for(
         lambda: [note for note in cabinet.server.events("output-on") if "after it had failed" in note.text], "back"
@@ -192,16 +202,30 @@ def test_an_output_that_hangs_blocks_nobody_and_gets_the_newest_demand() -> None
     assert told[-1].why == "demand 99"
 
 
-def test_an_output_is_written_again_for_its_watchdog(tmp_path: Path) -> None:
-    path = tmp_path / "relay"
-    path.touch()
-    told = list[Acted]()
-    worker = OutputWorker(FileSwitch(FileOutput(kind="file", name="relay", path=path)), 0.05, told.append)
+class Relay:
+    """An output that falls back when its watchdog says so."""
+
+    name = "relay"
+    is_on = False
+
+    def write(self, on: bool) -> None:
+        self.is_on = on
+
+    def read(self) -> bool | None:
+        return self.is_on
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def test_an_output_is_written_again_for_its_watchdog() -> None:
+    relay, told = Relay(), list[Acted]()
+    worker = OutputWorker(relay, 0.05, told.append)
     worker.start()
     worker.demand(True, "test", time.monotonic())
-    wait_for(lambda: path.read_text().strip() == "1", "on")
-    path.write_text("0\n")
-    wait_for(lambda: path.read_text().strip() == "1", "on again")
+    wait_for(lambda: relay.is_on, "on")
+    relay.is_on = False
+    wait_for(lambda: relay.is_on, "on again")
     assert worker.write(False, "by hand").result(DEADLINE_S) is False
     assert worker.ask().result(DEADLINE_S) is False
     assert worker.stop(DEADLINE_S)
