@@ -27,7 +27,7 @@ from citynet.notes import EventNote, LossNote, Note
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet_gateway import toml_text
-from tests.patience import DEADLINE_S, wait_for  # noqa: F401  (most tests of the gateway have it from here)
+from tests.patience import DEADLINE_S, wait_for
 
 GATEWAY = "gw-1"
 
@@ -131,6 +131,7 @@ class FieldDevice:
     def send(
         self, body: object, *, topic: str = "", content_type: str = "", retain: bool = False
     ) -> paho.MQTTMessageInfo:
+        wait_for(self._client.is_connected, "the device connects")  # else paho says of a message that it has failed
         payload = body if isinstance(body, bytes) else json.dumps(body).encode()
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if content_type:
