@@ -40,6 +40,11 @@ class Cabinet:
         wait_for(lambda: len(self.readings()) >= count, f"{count} readings at the server")
         return self.readings()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the gateway says that its spool is full."""
+        return bool(self.server.statuses) and self.server.statuses[-1].full
+
     def raws(self) -> list[RawNote]:
         with self.server._lock:
             return [note for *_, note in self.server.notes if isinstance(note, RawNote)]

@@ -18,6 +18,8 @@ from typing import cast
 
 import pytest
 
+from citynet.runtime import child
+from citynet_gateway.drivers.allowance import BURST, EVERY_S
 from citynet_gateway.drivers.hj212.driver import Hj212
 from citynet_gateway.drivers.hj212.request import Reply, Request, clock_query, clock_set, interval_query, interval_set
 from citynet_gateway.drivers.port import Context, Offer, Resumed
@@ -99,7 +101,8 @@ def test_a_message_that_wants_no_answer_gets_none(field: Field) -> None:
     field.listen()
     station = field.station()
     station.send(frame(station.segment("2011", station.values({"w01018": 1}), flag=4)))
-    assert station.deliver(station.segment("2011", station.values({"w01018": 2}, station.now + timedelta(minutes=1))))
+    later = station.values({"w01018": 2}, station.now + timedelta(minutes=1))
+    assert station.deliver(station.segment("2011", later), timeout_s=DEADLINE_S)
     assert [value for _, value in field.wait_readings(2)] == [1.0, 2.0]
     assert len(station.heard) == 1
 
@@ -161,6 +164,7 @@ def test_two_stations_one_speaks_garbage_the_other_does_not_notice(field: Field)
     field.listen()
     good, bad = field.station(), field.station(OTHER, modbus=True)
     bad.connect()
+    began_s = time.monotonic()
     noise = [
         b"\xff\x00##12", b"##0012not enough\r\n", b"GET / HTTP/1.1\r\n\r\n",
         frame(b"MN=unknown;CN=2011;Flag=5;CP=&&a-Rtd=1&&"), frame(b"MN=;CP="), frame(bad.segment("2011", "w01018-Rtd=1")),
@@ -169,14 +173,15 @@ def test_two_stations_one_speaks_garbage_the_other_does_not_notice(field: Field)
     for number in range(24):
         bad.send(noise[number % len(noise)])
         body = good.values({"w01018": number}, good.now + timedelta(minutes=number))
-        assert good.deliver(good.segment("2011", body), recount=0)
+        assert good.deliver(good.segment("2011", body), timeout_s=DEADLINE_S, recount=0)
     assert bad.deliver(bad.segment("2011", bad.values({"LA": 50.1}))), "what is in order is taken all the same"
     assert field.wait_readings(25)[-1] == ("river-4/noise_la_db", 50.1)
     assert [value for _, value in field.readings()[:24]] == [float(number) for number in range(24)]
     kinds = ("bad-length", "cut-short", "garbage", "station", "malformed", "checksum")
     expected = {f"hj212-{kind}" for kind in kinds}
     wait_for(lambda: expected <= {raw.reason.partition(" ")[0] for raw in field.raws()}, "raw notes of every kind")
-    assert len(field.raws()) <= 10, "no more than its allowance"
+    allowed = BURST + (time.monotonic() - began_s) / EVERY_S
+    assert len(field.raws()) <= allowed, "no more than its allowance"
 
 
 def test_a_wrong_checksum_is_not_answered_and_told_with_the_way_out(field: Field) -> None:
@@ -217,7 +222,8 @@ def test_a_station_that_asks_for_the_time_gets_it(field: Field) -> None:
     station.connect()
     station.send(frame(station.segment("1013", "PolId=w01018")))
     wait_for(lambda: (station.receive(0.5), len(station.heard) >= 2)[1], "an answer and a request")
-    assert [item["CN"] for item in station.heard] == ["9013", "1012"]
+    # A request whose answer takes its time is sent again.
+    assert list(dict.fromkeys(item["CN"] for item in station.heard)) == ["9013", "1012"]
     assert re.fullmatch(r"\d{14}", station.heard[1]["SystemTime"])
     assert station.clock_error != timedelta(hours=5)
 
@@ -233,7 +239,7 @@ def test_a_gateway_that_does_not_know_the_time_gives_none(
     station = field.station()
     station.connect()
     station.send(frame(station.segment("1013", "PolId=w01018")))
-    assert station.deliver(station.segment("2011", station.values({"w01018": 20.5})))
+    assert station.deliver(station.segment("2011", station.values({"w01018": 20.5})), timeout_s=DEADLINE_S)
     assert [item["CN"] for item in station.heard] == ["9013", "9014"]
 
 
@@ -246,13 +252,21 @@ def test_slow_silent_and_too_many_connections_do_not_keep_others_out(field: Fiel
     station = field.station()
     for number in range(3):
         body = station.values({"w01018": number}, station.now + timedelta(minutes=number))
-        assert station.deliver(station.segment("2011", body), recount=0)
+        assert station.deliver(station.segment("2011", body), timeout_s=DEADLINE_S, recount=0)
     assert all(_closed(line) for line in slow[:3]), "at the bound the oldest stranger gives way"
     assert all(_closed(line) for line in slow), "and half a frame is not waited for any longer"
     byte_by_byte = frame(station.segment("2011", station.values({"w01018": 9}, station.now + timedelta(minutes=9))))
-    for position in range(len(byte_by_byte)):
-        station.send(byte_by_byte[position : position + 1])
-    wait_for(lambda: station.receive(0.5), "its answer")
+
+    def answered() -> bool:
+        try:
+            for position in range(len(byte_by_byte)):
+                station.send(byte_by_byte[position : position + 1])
+            return bool(station.receive(DEADLINE_S))
+        except OSError:  # we were too slow ourselves: half a frame for more than a second
+            station.cut()
+            return False
+
+    wait_for(answered, "its answer")
     assert len(field.wait_readings(4)) == 4
 
 
@@ -269,7 +283,7 @@ def test_a_full_spool_answers_nobody_and_goes_on_by_itself(field: Field) -> None
             station.segment("3019", f"{number};{padding}", qn=f"{number:017d}"), recount=0, timeout_s=2
         )
 
-    while (is_taken := delivered(count)) or not field.server.statuses[-1].full:  # a slow disk keeps one waiting as well
+    while (is_taken := delivered(count)) or not field.is_full:  # a slow disk keeps one waiting as well
         count += is_taken
         assert count < 2_000
     field.server.mute = False
@@ -280,8 +294,8 @@ def test_a_full_spool_answers_nobody_and_goes_on_by_itself(field: Field) -> None
 
 
 def test_a_taken_port_is_told_and_tried_again(field: Field) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = child.free_port()
+    with socket.create_server(("127.0.0.1", port)):
         field.configure(TABLES.replace("port = 0", f"port = {port}"))
         field.gateway.start()
         wait_for(lambda: f"cannot listen on 127.0.0.1 port {port}" in field.trouble(), "the status tells")
@@ -289,6 +303,7 @@ def test_a_taken_port_is_told_and_tried_again(field: Field) -> None:
 
 
 def test_mutant_answer_before_sync_is_caught(field: Field) -> None:
+    field.configure(TABLES, sync_interval_ms=500)  # time for a wrong answer, however busy the machine
     field.listen("gateway.before-write", mutant="answer-before-sync")
     station, answered = field.station(), 0
     while field.gateway.alive and answered < 500:
@@ -352,6 +367,7 @@ def test_requests_to_a_station(tmp_path: Path) -> None:
     offers: queue.Queue[Offer | Resumed] = queue.Queue()
     context = Context(settings, LocalFiles(), wall_us, time.monotonic, Random(1), Sorter([]))
     driver = Hj212(context, settings.hj212)
+    driver._calls._over_time_s = DEADLINE_S  # what is sent again would be answered again
     driver.start(offers.put)
     try:
         assert driver.request("river-3", clock_query()).result(DEADLINE_S) == Reply("no-connection")
