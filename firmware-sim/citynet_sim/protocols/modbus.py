@@ -165,6 +165,8 @@ class TcpServer:
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
+        self._is_closed = False
+        self._lock = threading.Lock()
         self.connections = 0
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
@@ -177,6 +179,8 @@ class TcpServer:
 
     def close(self) -> None:
         """Stop listening, cut all connections."""
+        with self._lock:
+            self._is_closed = True
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -196,8 +200,12 @@ class TcpServer:
             except OSError:
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.connections += 1
-            self._open.append(connection)
+            with self._lock:
+                if self._is_closed:  # it came while we closed: who cuts would not find it
+                    connection.close()
+                    return
+                self._open.append(connection)
+                self.connections += 1
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -243,8 +251,8 @@ class SerialServer:
         tty.setraw(theirs)
         self.path.unlink(missing_ok=True)
         self.path.symlink_to(os.ttyname(theirs))
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._serve, args=(ours, theirs), daemon=True)
+        self._stopping = threading.Event()  # an old line that has not ended yet must not hear that this one begins
+        self._thread = threading.Thread(target=self._serve, args=(ours, theirs, self._stopping), daemon=True)
         self._thread.start()
 
     def unplug(self) -> None:
@@ -254,9 +262,9 @@ class SerialServer:
         if self._thread is not None:
             self._thread.join(5)
 
-    def _serve(self, ours: int, theirs: int) -> None:
+    def _serve(self, ours: int, theirs: int, stopping: threading.Event) -> None:
         data = b""
-        while not self._stopping.is_set():
+        while not stopping.is_set():
             if not select.select([ours], [], [], _POLL_S)[0]:
                 data = b""  # a silence ends a frame
                 continue
