@@ -6,8 +6,9 @@ import random
 import secrets
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -190,17 +191,25 @@ def test_random_bytes_never_break_it(stage: Stage) -> None:
 
 
 def test_too_many_at_once_of_one_source(folder: Path, broker: EmbeddedMosquitto, dsn: str) -> None:
-    """Nobody commits here, so a request waits; the next one does not fit."""
-    settings = {"inflight_per_source_max": 1, "answer_s": 8.0}
-    with front_running(folder, broker, dsn, settings) as front, front.client("plant-1") as client:
+    """Nobody commits, so a request waits; the next ones do not fit. Then there is a worker, and the one gets its answer."""
+    settings = {"inflight_per_source_max": 1}
+    with ingest_running(folder, broker, dsn) as worker:
+        worker.stop()  # the broker keeps its session
+        with front_running(folder, broker, dsn, settings) as front, front.client("plant-1") as client:
 
-        def push(_: int) -> httpx.Response:
-            return client.post("/v1/push/plant-1", content=b"{}", headers={"Content-Type": "application/json"})
+            def push(_: int) -> httpx.Response:
+                body = b'{"a": 1}'
+                return client.post("/v1/push/plant-1", content=body, headers={"Content-Type": "application/json"})
 
-        with ThreadPoolExecutor(4) as pool:
-            answers = list(pool.map(push, range(4)))
-    assert sorted(kind_of(answer) for answer in answers) == [(429, "too-many-of-source")] * 3 + [(503, "no-answer")]
-    assert all(answer.headers["retry-after"] == "2" for answer in answers)
+            with ThreadPoolExecutor(4) as pool:
+                pending = [pool.submit(push, number) for number in range(4)]
+                refused = [answer.result() for answer in islice(as_completed(pending), 3)]
+                worker.start()
+                answers = [answer.result() for answer in pending]
+    assert [kind_of(answer) for answer in refused] == [(429, "too-many-of-source")] * 3
+    assert all(answer.headers["retry-after"] == "2" for answer in refused)
+    (taken,) = [answer for answer in answers if answer not in refused]
+    assert (taken.status_code, taken.json()["stored"]) == (200, 1)
 
 
 def test_tls(folder: Path, broker: EmbeddedMosquitto, dsn: str) -> None:
@@ -235,6 +244,7 @@ def test_killed_before_its_answer_the_retry_with_its_key_stores_it_once(
         worker.wait_connected()
         response = client.post("/v1/push/plant-1", content=b'{"a": 5}', headers=headers)
         assert kind_of(response) == (503, "no-answer")
+        assert response.headers["retry-after"] == "2"
         assert worker.died() == -9
         worker.start()
         answers = [response]
