@@ -32,10 +32,12 @@ FAULTS = {
 }  # fmt: skip
 
 
-def _settings(folder: Path, port: int, kinds: tuple[str, ...], **more: object) -> SimSettings:
+def _settings(
+    folder: Path, port: int, kinds: tuple[str, ...], hold_for_s: float | None = None, **more: object
+) -> SimSettings:
     path = folder / "faulty.toml"
     entries = [
-        f'[[fault]]\nkind = "{kind}"\nat_s = {at_s}\nhold_s = {hold_s}\npeak = {peak}\n'
+        f'[[fault]]\nkind = "{kind}"\nat_s = {at_s}\nhold_s = {hold_for_s or hold_s}\npeak = {peak}\n'
         + ('gateway = "gw-02"\n' if kind == "power-cut" else "")
         for kind, (at_s, hold_s, peak) in FAULTS.items()
         if kind in kinds
@@ -121,9 +123,10 @@ def test_faster_than_time_samples_share_messages_and_say_the_same(
 
 
 def test_what_is_in_the_air_at_a_stop_is_written_down(broker: EmbeddedMosquitto, folder: Path, tmp_path: Path) -> None:
-    settings = _settings(folder, broker.port, ("delay",), speed=100.0, pack_max=1)
+    # Until it is stopped, however late that is, something is in the air.
+    settings = _settings(folder, broker.port, ("delay",), hold_for_s=36_000.0, speed=100.0, pack_max=1)
     with listening(broker.port) as listener:
-        city = City(settings, tmp_path / "truth.jsonl", duration_s=300.0)
+        city = City(settings, tmp_path / "truth.jsonl")
         wait_for(lambda: (tmp_path / "truth.jsonl").exists() and city.lines("msg") > 9 * 42, "the delay has begun")
         city.stop()
         end = city.end()

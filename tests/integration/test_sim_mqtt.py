@@ -24,6 +24,7 @@ from citynet.formats import decode
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet.runtime.settings import load
+from citynet_sim import publisher
 from citynet_sim.live import LiveRun, header, play
 from citynet_sim.settings import SimSettings
 from citynet_sim.staging import simulation_of
@@ -200,8 +201,9 @@ def test_broker_crash_skips_no_message(broker: EmbeddedMosquitto, truth_path: Pa
 
 
 def test_message_that_nobody_receives_is_kept_not_counted(
-    broker: EmbeddedMosquitto, truth_path: Path, start_city: StartCity
+    broker: EmbeddedMosquitto, truth_path: Path, start_city: StartCity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(publisher, "SETTLE_S_MAX", DEADLINE_S)  # a slow broker leaves no message uncertain
     city = start_city(settings_for(broker.port), truth_path)
     wait_for(lambda: city.lines("msg") > 100, "the city talks to nobody")
     assert city.lines("ack") == 0
@@ -318,6 +320,7 @@ def test_truth_that_cannot_be_written_stops_the_run(broker: EmbeddedMosquitto, t
         assert process.returncode == 1
         assert f"error: truth file {truth_path}: File too large" in words
         assert "Traceback" not in words
+        wait_for(lambda: listener.messages, "what was sent has arrived")
         received = len(listener.messages)
     truth = read_truth(truth_path)
     assert truth.end is None
