@@ -127,7 +127,8 @@ class Scene:
     def __init__(self, folder: Path, field: EmbeddedMosquitto, uplink: EmbeddedMosquitto, bridge: Bridge) -> None:
         self.server = ServerPeer(uplink.port)
         self.device = FieldDevice(field.port)
-        self.gateway = GatewayProcess(folder, field, uplink, {"resend_after_s": 10.0, "resend_after_s_max": 20.0})
+        # Longer than a busy machine stands still: asking again has batches sent twice.
+        self.gateway = GatewayProcess(folder, field, uplink, {"resend_after_s": 30.0, "resend_after_s_max": 30.0})
         self.bridge = bridge
 
     def start(self, **inner: object) -> None:
