@@ -184,6 +184,13 @@ class LedgerPeer:
         with self._lock:
             self._pump()
 
+    def accept_until(self, readings: Sequence[Reading], more: int) -> None:
+        """Take readings over, and wait until so many more are acknowledged than before. Counted afterwards they might not be
+        there: all that was taken over may be acknowledged by then."""
+        goal = self._acked + more
+        self.accept(readings)
+        self.wait_acked(goal)
+
     @property
     def acked(self) -> int:
         return self._acked

@@ -48,8 +48,7 @@ def test_outages(folder: Path, broker: EmbeddedMosquitto, database: EmbeddedPost
         LedgerPeer(broker.port, "gw-1", ledger) as peer,
     ):
         for name, (fail, heal) in OUTAGES.items():
-            peer.accept(load.plain(rng, f"gas-{name}", 6000, load.minutes_ago(10)))
-            peer.wait_acked(peer.acked + rng.randrange(100, 1000))
+            peer.accept_until(load.plain(rng, f"gas-{name}", 6000, load.minutes_ago(10)), rng.randrange(100, 1000))
             losses = ingest.log.read_text().count('"database-lost"')
             fail(database)
             wait_logged(ingest, "database-lost", losses + 1)
@@ -152,9 +151,9 @@ def test_sessions_terminated_under_load(folder: Path, broker: EmbeddedMosquitto,
         psycopg.connect(dsn, autocommit=True) as connection,
     ):
         while ended < TERMINATIONS:
-            if len(ledger.readings) - peer.acked < 500:
-                peer.accept(load.plain(rng, "gas-1", 200, load.minutes_ago(10) + len(ledger.readings) * 1000))
-            peer.wait_acked(peer.acked + rng.randrange(1, 200))
+            more = 200 if len(ledger.readings) - peer.acked < 500 else 0
+            some = load.plain(rng, "gas-1", more, load.minutes_ago(10) + len(ledger.readings) * 1000)
+            peer.accept_until(some, rng.randrange(1, 200))
             ended += len(connection.execute(TERMINATE).fetchall())
         peer.wait_drained()
         assert ingest.log.read_text().count("broker-connected") == 1, "the broker was never left"

@@ -92,8 +92,7 @@ def test_partition(side: str, folder: Path, broker: EmbeddedMosquitto, dsn: str,
     with linked([side], folder, broker, dsn, ledger) as (proxies, _, peer):
         proxy = proxies[side]
         for name, fault in FAULTS.items():
-            peer.accept(load.plain(rng, f"gas-{name}", 1500, load.minutes_ago(10)))
-            peer.wait_acked(peer.acked + rng.randrange(100, 700))
+            peer.accept_until(load.plain(rng, f"gas-{name}", 1500, load.minutes_ago(10)), rng.randrange(100, 700))
             before = proxy.accepted
             fault(proxy)
             wait_for(lambda seen=before: proxy.accepted > seen, "somebody notices")  # type: ignore[misc]
