@@ -28,7 +28,7 @@ from citynet.control import Ack, Held, Hello
 from citynet.notes import LossNote
 from citynet.reading import Reading
 from citynet_ingest import audit
-from tests.ingest import DEADLINE_S, IngestProcess, stored, wait_for
+from tests.ingest import DEADLINE_S, IngestProcess, kept, stored, wait_for
 
 Row = tuple[str, int, float]  # device/metric, µs since 1970, value
 _RESEND_S_MAX = 4.0
@@ -329,7 +329,7 @@ class DirectDevice:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.ContentType = formats.THINGSBOARD
             info = self._client.publish(topics.dev(self.device), body, qos=1, properties=properties)
-            self._waiting.append((position, info))
+            self._waiting.append((position, kept(info)))
 
     @property
     def untaken(self) -> int:
