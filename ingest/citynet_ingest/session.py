@@ -229,15 +229,15 @@ class Session:
             self._listener.lost()
 
     async def _ping(self, link: _Link) -> None:
-        interval = self._keep_alive_s / 2
-        while True:
+        """Twice in a keep-alive, so that being held up does not cost us the link at once; and it is given up after two
+        intervals without a word, for in the one in which reading goes on again nothing may have been read yet."""
+        quiet = 0
+        while quiet < 2:
             heard = link.heard
-            await asyncio.sleep(interval)
             link.write(mqtt5.PingReqPacket().write())
-            await asyncio.sleep(interval)
-            if link.heard == heard and not link.is_paused:
-                link.fail("no answer within the keep-alive")
-                return
+            await asyncio.sleep(self._keep_alive_s / 2)
+            quiet = 0 if link.is_paused or link.heard != heard else quiet + 1
+        link.fail("no answer within the keep-alive")
 
     def read_done(self) -> None:
         """One read of the socket is dealt with (called by the link)."""
