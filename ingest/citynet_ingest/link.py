@@ -22,7 +22,7 @@ from citynet_ingest.watchdog import Watchdog
 
 T = TypeVar("T")
 AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
-_PATIENCE_S = 3.0  # at the start; a killed predecessor's connection ends within milliseconds
+_PATIENCE_S = 3.0  # at the start; a killed predecessor's connection ends within milliseconds, or a second (`_PROBES`)
 _PATIENCE_AGAIN_S = 60.0  # after a connection of our own was lost: longer than the server's probes take
 _log = log.get("committer")
 

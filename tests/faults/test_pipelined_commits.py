@@ -201,6 +201,26 @@ def test_killed_with_a_second_commit_planned(failpoint: str, durable: int, dsn: 
     assert_balanced(dsn)
 
 
+def test_killed_while_the_database_keeps_it_waiting(dsn: str) -> None:
+    """The server looks only now and then whether somebody still waits for its statement, and the lanes are taken until it
+    does: that is sooner than the next start gives up."""
+    command = [sys.executable, "-m", "tests.faults.pipelined_child", dsn, str(now_us() - 3_600_000_000)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with holding(dsn, "LOCK TABLE reading IN SHARE MODE"):
+        child = subprocess.Popen(command, env=environment)
+        try:
+            blocked(dsn)
+        finally:
+            child.kill()
+            child.wait()
+        pipe = Pipe(dsn)
+    pipe.give(batch(1, "gw-1", 1, [0.5]))
+    pipe.settle()
+    pipe.stop()
+    assert pipe.told == [1]
+    assert values(dsn) == [0.5]
+
+
 def test_any_schedule(dsn: str, seed: int) -> None:
     """A model: gateways and devices that repeat, skip and send what the database refuses, commits of any cut, ticks, stops and
     connections that end, all without waiting; told in order, stored once."""
