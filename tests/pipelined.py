@@ -129,6 +129,7 @@ def holding(dsn: str, statement: str = "LOCK TABLE reading IN ACCESS EXCLUSIVE M
 def blocked(dsn: str) -> int:
     """Wait until the writer waits for a lock; the process that serves it."""
     text = "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'"
+    text += " AND datname = current_database()"
     return int(wait_for(lambda: query(dsn, text, NAME), "the writer waits")[0][0])
 
 

@@ -26,6 +26,8 @@ from tests.pipelined import Pipe, batch, blocked, cut, holding, message
 
 REFUSE_THREES = "ALTER TABLE reading ADD CONSTRAINT sane CHECK (value <> 3)"
 REFUSED = 3.0
+TERMINATE = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name = 'pipelined' AND datname = current_database()"""
 
 
 @pytest.fixture
@@ -257,7 +259,7 @@ def test_any_schedule(dsn: str, seed: int) -> None:
         if rng.random() < 0.1:
             pipe.call(pipe.committer.tick, now_us(), is_drained=True)
         elif rng.random() < 0.05:
-            query(dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pipelined'")
+            query(dsn, TERMINATE)
         elif rng.random() < 0.03:
             pipe.settle()
             told = pipe.told
