@@ -40,8 +40,7 @@ def test_killed_with_findings_in_hand(folder: Path, broker: EmbeddedMosquitto, d
         worker.wait_connected()
         came = [*said(start_us, 0, 90, 1.0), *said(start_us, 600, 700, 1.0), *said(start_us, 200, 300, 60.0)]
         peer.send(1, came)
-        peer.wait_acked(len(came))
-        assert worker.died() == -9, worker.tail()
+        assert worker.died() == -9, worker.tail()  # perhaps before the acknowledgement is out
         assert query(dsn, "SELECT count(*) FROM late_span") == [(1,)], "the look was not over"
         assert query(dsn, STEPS) == []
         worker.start()
