@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a gateway's mutant must not load the server
-    from citynet_ingest.commit import Commit
+    from citynet_ingest.commit import Answers, Commit
     from citynet_ingest.parcel import Parcel
     from citynet_ingest.store.transaction import Connection, Target
+    from citynet_ingest.worker import Worker
 
 MUTANTS: dict[str, Callable[[], None]] = {}
 
@@ -74,8 +77,6 @@ def reuse_epoch() -> None:
 @mutant("puback-before-commit")
 def puback_before_commit() -> None:
     """The broker gets its PUBACK, and the gateway its acknowledgement, before the transaction is made."""
-    import threading
-
     from citynet_ingest.commit import Answers
     from citynet_ingest.worker import Worker
     from citynet_ingest.writer import Planned, Writer, tell_nobody
@@ -88,14 +89,7 @@ def puback_before_commit() -> None:
         await start(self)
 
     def broken(self: Writer, planned: Planned) -> None:
-        said = threading.Event()
-
-        def say() -> None:
-            workers[0]._answer([planned.answers], time.perf_counter())
-            said.set()
-
-        workers[0]._call(say)
-        said.wait()
+        _say(workers[0], planned.answers)
         planned.answers, tell = Answers(), planned.tell
         planned.tell = tell_nobody
         fly(self, planned)
@@ -108,10 +102,8 @@ def puback_before_commit() -> None:
 @mutant("acknowledge-before-commit")
 def acknowledge_before_commit() -> None:
     """The broker hears nothing before COMMIT; the gateway has its acknowledgement already."""
-    import threading
     from dataclasses import replace
 
-    from citynet_ingest.commit import Answers
     from citynet_ingest.plan import Planner
     from citynet_ingest.worker import Worker
 
@@ -124,18 +116,29 @@ def acknowledge_before_commit() -> None:
 
     def broken(self: Planner, parcels: Sequence[Parcel]) -> tuple[Commit, Answers]:
         commit, answers = plan(self, parcels)
-        said = threading.Event()
-
-        def say() -> None:
-            workers[0]._answer([replace(answers, pubacks={})], time.perf_counter())
-            said.set()
-
-        workers[0]._call(say)
-        said.wait()
+        _say(workers[0], replace(answers, pubacks={}))
         return commit, answers
 
     Worker.run = run_known  # type: ignore[method-assign]
     Planner.plan = broken  # type: ignore[method-assign]
+
+
+def _say(worker: Worker, answers: Answers) -> None:
+    """Give these answers, and wait until the broker has them: a wrong one that dies with us harms nobody."""
+    sessions, said = [inlet.session for inlet in worker._inlets.values()], threading.Event()
+
+    def say() -> None:
+        worker._answer([answers], time.perf_counter())
+        look()
+
+    def look() -> None:
+        if any(session._outbox or session._outstanding for session in sessions):
+            asyncio.get_running_loop().call_later(0.001, look)
+        else:
+            said.set()
+
+    worker._call(say)
+    said.wait()
 
 
 @mutant("skip-the-cursor-step")

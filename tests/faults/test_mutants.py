@@ -40,6 +40,7 @@ def killed_before_commit(
                     peer.accept(load.plain(rng, "gas-1", 40, start_us + len(gateway.readings) * 1000))
             assert process.died() == -9, process.tail()
             if delivery == "class-a":  # what the broker still has would heal it
+                peer.hear_out()
                 broker.kill()
                 broker.start()
                 process.start()
