@@ -78,9 +78,11 @@ class EmbeddedPostgres:
             "wal_compression": "on", "log_min_messages": "warning", "logging_collector": "off", **self._options,
         }  # fmt: skip
         arguments = [argument for key, value in settings.items() for argument in ("-c", f"{key}={value}")]
-        self._log = (self.folder / "postgres.log").open("ab")
+        log = self.folder / "postgres.log"
+        self._log = log.open("ab")
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:
+            said_before_bytes = log.stat().st_size
             self._process = child.spawn(
                 [str(programs / "postgres"), "-D", str(self._data), *arguments],
                 self._log,
@@ -89,9 +91,10 @@ class EmbeddedPostgres:
             )
             if self._wait_ready(programs, deadline):
                 return
-            # After kill -9 the old server's children may hold its shared memory for a moment.
-            if time.monotonic() > deadline or "shared memory" not in _last_lines(self.folder / "postgres.log", 4):
-                raise EmbeddedError(f"postgres did not start:\n{_last_lines(self.folder / 'postgres.log')}")
+            # After kill -9 the old server's children may hold its shared memory for a moment; each has a last word in the log.
+            said = log.read_bytes()[said_before_bytes:]
+            if time.monotonic() > deadline or b"shared memory" not in said:
+                raise EmbeddedError(f"postgres did not start:\n{_last_lines(log)}")
             time.sleep(0.2)
 
     def stop(self) -> None:
