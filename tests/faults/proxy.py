@@ -11,6 +11,7 @@ from typing import Self
 
 from psycopg.conninfo import conninfo_to_dict
 
+from citynet.runtime.child import free_port
 from tests.ingest import wait_for
 
 _CHUNK_BYTES = 65_536
@@ -78,7 +79,7 @@ class Proxy:
         self._forward_pattern = False
         self.accepted = 0
         self.cuts = 0
-        self.port = 0
+        self.port = free_port()  # ours while nobody listens as well: `start` must find it free
         self._hearing.set()
 
     def __enter__(self) -> Self:
@@ -103,7 +104,6 @@ class Proxy:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
         listener.listen()
-        self.port = int(listener.getsockname()[1])
         with self._lock:
             self._listener = listener
         self._spawn(self._accept, listener)
@@ -240,8 +240,9 @@ class Proxy:
             return data[:count], True
 
     def _finish_cut(self, link: _Link, data: bytes) -> None:
-        """The client hears nothing more; what it said so far reaches the server, which then sees an orderly end."""
-        _reset(link.client)
+        """The client hears nothing more; what it said so far reaches the server, which then sees an orderly end, whatever
+        it has to say meanwhile."""
+        link.orphan()
         with contextlib.suppress(OSError):
             link.server.sendall(data)
             link.server.shutdown(socket.SHUT_WR)
