@@ -7,6 +7,7 @@ from collections.abc import Callable
 import psycopg
 
 from citynet.runtime.embedded import EmbeddedPostgres
+from tests.ingest import query, wait_for
 
 
 def stop(database: EmbeddedPostgres) -> None:
@@ -19,6 +20,8 @@ def kill(database: EmbeddedPostgres) -> None:
 
 def read_only(database: EmbeddedPostgres) -> None:
     _system(database, "ALTER SYSTEM SET default_transaction_read_only = on")
+    # The server reads its files anew when it comes to it; from then on whoever connects may not write.
+    wait_for(lambda: query(database.dsn(), "SHOW default_transaction_read_only") == [("on",)], "it is read-only")
 
 
 def start(database: EmbeddedPostgres) -> None:
