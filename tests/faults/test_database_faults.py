@@ -3,6 +3,7 @@ of COMMIT. No acknowledgement before COMMIT, nothing lost or doubled, memory fla
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import subprocess
@@ -234,14 +235,16 @@ def test_disk_full(folder: Path, broker: EmbeddedMosquitto, seed: int) -> None:
 
 
 def fill(ballast: Path) -> None:
-    """Take what is left of the file system but half a mebibyte."""
+    """Take what is left of the file system but half a mebibyte, or all of it if the server writes meanwhile."""
     disk = os.statvfs(ballast.parent)
-    with ballast.open("wb") as file:
-        left = max(0, disk.f_bavail * disk.f_frsize - (1 << 19))
+    left = max(0, disk.f_bavail * disk.f_frsize - (1 << 19))
+    with ballast.open("wb", buffering=0) as file:
         while left > 0:
-            block = min(left, 1 << 20)
-            file.write(bytes(block))
-            left -= block
+            try:
+                left -= file.write(bytes(min(left, 1 << 20)))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC, error
+                return
 
 
 def answers(server: EmbeddedPostgres) -> bool:
