@@ -223,7 +223,7 @@ def test_telegraf_18528_panics_on_a_corrupt_log_at_the_start(tmp_path: Path, gar
 def test_telegraf_16500_sends_the_whole_log_again_after_a_restart(folder: Path) -> None:
     with EmbeddedMosquitto(folder / "field") as field, EmbeddedMosquitto(folder / "uplink") as uplink:
         gateway, device, server = (
-            GatewayProcess(folder, field, uplink),
+            GatewayProcess(folder, field, uplink, {"resend_after_s": 60.0, "resend_after_s_max": 60.0}),
             FieldDevice(field.port),
             ServerPeer(uplink.port),
         )
