@@ -25,6 +25,8 @@ class Bridge:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._is_open = True
         self.port = int(self._listener.getsockname()[1])
         self.accepted = 0
 
@@ -35,6 +37,8 @@ class Bridge:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._lock:
+            self._is_open = False
         for end in (self._listener, *self._sockets):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -58,7 +62,12 @@ class Bridge:
             server.settimeout(None)
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sockets += (client, server)
+            with self._lock:
+                if not self._is_open:  # what the end did not find would never be closed
+                    client.close()
+                    server.close()
+                    return
+                self._sockets += (client, server)
             self.accepted += 1
             self._spawn(self._serve, client, server)
 
@@ -116,6 +125,10 @@ class WebSocketFront(Bridge):
         self.paths: list[str] = []
 
     def _serve(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError, LookupError):  # it ended before it had said all
+            self._speak(client, server)
+
+    def _speak(self, client: socket.socket, server: socket.socket) -> None:
         stream = client.makefile("rb")
         path = stream.readline().split()[1].decode()
         headers = {}
