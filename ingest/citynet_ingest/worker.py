@@ -8,6 +8,7 @@ is planned meanwhile.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -272,14 +273,16 @@ class Worker:
 
     def _reclaim(self) -> None:
         """Somebody took over sessions of ours. That is an intruder if the lanes are still ours, else it is their new owner."""
-        if self._suspended:
+        known = len(self._suspended)  # who is taken over during the look is not looked for by it
+        if known:
             self._committer.check()
-        while self._suspended:
+        for _ in range(known):
             self._call(self._suspended.popleft().session.allow)
 
     def _call(self, action: Callable[[], object]) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(action)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed: the worker has ended without us
+                self._loop.call_soon_threadsafe(action)
 
 
 def _calm_collector() -> None:
