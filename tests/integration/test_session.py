@@ -12,7 +12,7 @@ from citynet.runtime.settings import BrokerEndpoint, BrokerSettings
 from citynet_ingest import session
 from citynet_ingest.push.courier import Courier
 from citynet_ingest.session import Session
-from tests.patience import DEADLINE_S, slowness
+from tests.patience import DEADLINE_S
 
 KEEP_ALIVE_S = 1
 
