@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from citynet.ids import is_id
 from citynet_rules import unit
 from citynet_rules.colour import Age
-from citynet_rules.expression import RESERVED, Formula, compile_
+from citynet_rules.expression import RESERVED, Formula, compile_, parse
 
 OPERANDS_MAX = 16
 WAIT_S_DEFAULT = 900.0
@@ -87,7 +87,9 @@ class Derived(BaseModel):
     @classmethod
     def _expression(cls, text: str, info: ValidationInfo) -> str:
         operands, result = info.data.get("operands"), info.data.get("unit")
-        if operands is not None and result is not None:
+        if operands is None or result is None:  # those have mistakes of their own
+            parse(text)
+        else:
             formula = compile_(text, units_of(operands), unit.parse(result))
             if idle := sorted(operands.keys() - set(formula.names)):
                 raise ValueError(f"operand {', '.join(idle)} is not used")

@@ -108,15 +108,24 @@ class Formula:
     pasts: tuple[Past, ...]
 
 
+def parse(text: str) -> Node:
+    """Parse an expression of whatever operands.
+
+    Raises:
+        ExpressionError: its length, its syntax.
+    """
+    if len(text) > LENGTH_MAX:
+        raise ExpressionError(1, f"{len(text)} characters, at most {LENGTH_MAX}")
+    return _Parser(text).whole()
+
+
 def compile_(text: str, operands: Mapping[str, Unit], result: Unit) -> Formula:
     """Parse and check an expression whose operands have these units and whose value has the unit `result`.
 
     Raises:
         ExpressionError: syntax, a name that is no operand, units that do not fit.
     """
-    if len(text) > LENGTH_MAX:
-        raise ExpressionError(1, f"{len(text)} characters, at most {LENGTH_MAX}")
-    node = _Parser(text).whole()
+    node = parse(text)
     found = _type(node, operands)
     wanted: Type = result.dimension
     if found == BOOL:

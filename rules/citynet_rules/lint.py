@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from citynet.errors import ConfigError
+from citynet.ids import is_id
 from citynet_rules.derived import Operand
 from citynet_rules.kinds.accumulate import AccumulateRule
 from citynet_rules.kinds.graded import GradedRule
@@ -29,7 +30,7 @@ from citynet_rules.kinds.sequence import SequenceRule
 from citynet_rules.kinds.vote import VoteRule
 from citynet_rules.kinds.witness import WitnessRule
 from citynet_rules.rule import COLOURS, Rule
-from citynet_rules.spec import RuleSet, read_rules
+from citynet_rules.spec import DERIVED, Broken, RuleSet, read_rules
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,10 @@ METRICS = vocabulary()
 def lint(rules: RuleSet, today: date) -> list[Finding]:
     """All findings, in order of the rules."""
     found: list[Finding] = []
-    derived = frozenset(each.name for each in rules.derived)
+    derived = frozenset(rules.derived_origins)
+    for broken in rules.broken:
+        for severity, field, message in _of_table(broken, derived):
+            found.append(Finding(severity, broken.place(*field.split(".")), f"{broken.name}.{field}", message))
     for each in rules.derived:
         for severity, field, message in _of_operands(each.operands, derived):
             found.append(Finding(severity, rules.derived_origins.get(each.name, ""), f"{each.name}.{field}", message))
@@ -102,21 +106,50 @@ def armable(paths: Sequence[Path]) -> RuleSet:
 
 
 Plain = tuple[Literal["error", "warning"], str, str]
+_GUIDANCE = ("guidance_zh", "guidance_en")
+_UNGUIDED = "is missing: nobody is told what to do"
 
 
 def _stranger(name: str) -> str:
     return f"{name} is not in the vocabulary (metrics.toml)"
 
 
+def _of_table(broken: Broken, derived: frozenset[str]) -> Iterator[Plain]:
+    """What can be said of a table that could not be read as what it is meant for."""
+    table, operands = broken.table, broken.table.get("operands")
+    named: list[tuple[str, object]] = [] if broken.kind == DERIVED else [("", table)]
+    if isinstance(operands, Mapping):
+        named += [(f"operands.{name}.", operand) for name, operand in operands.items()]
+    for prefix, each in named:
+        if not isinstance(each, Mapping):
+            continue
+        metric, unit = each.get("metric"), each.get("unit")
+        if each.get("kind") == "accumulate" and each.get("per"):
+            unit = f"{unit}/{each['per']}"
+        if not isinstance(metric, str) or not is_id(metric) or metric in derived:
+            continue
+        if metric not in METRICS:
+            yield "warning", f"{prefix}metric", _stranger(metric)
+        elif isinstance(unit, str):
+            yield from _of_unit(f"{prefix}unit", unit, metric)
+    if broken.kind != DERIVED:
+        yield from (("warning", field, _UNGUIDED) for field in _GUIDANCE if not table.get(field))
+
+
+def _of_unit(field: str, unit: str, metric: str) -> Iterator[Plain]:
+    known = METRICS[metric]
+    if unit not in (known.unit, *known.also):
+        yield "error", field, f"{unit} is not the unit of {metric}, {known.unit}"
+
+
 def _of_operands(operands: Mapping[str, Operand], derived: frozenset[str]) -> Iterator[Plain]:
     for name, operand in operands.items():
-        metric = METRICS.get(operand.metric)
         if operand.metric in derived:  # units of derived metrics were checked when the files were read
             continue
-        if metric is None:
+        if operand.metric not in METRICS:
             yield "warning", f"operands.{name}.metric", _stranger(operand.metric)
-        elif operand.unit not in (metric.unit, *metric.also):
-            yield "error", f"operands.{name}.unit", f"{operand.unit} is not the unit of {operand.metric}, {metric.unit}"
+        else:
+            yield from _of_unit(f"operands.{name}.unit", operand.unit, operand.metric)
 
 
 def _of_others(rule: Rule, derived: frozenset[str]) -> Iterator[Plain]:
@@ -145,9 +178,8 @@ def _of_metric(rule: Rule) -> Iterator[Plain]:
         yield "warning", "metric", _stranger(rule.metric)
     else:
         unit = f"{rule.unit}/{rule.per}" if isinstance(rule, AccumulateRule) and rule.per else rule.unit
-        if unit not in (metric.unit, *metric.also):
-            yield "error", "unit", f"{unit} is not the unit of {rule.metric}, {metric.unit}"
-        elif isinstance(rule, LimitRule):
+        yield from _of_unit("unit", unit, rule.metric)
+        if isinstance(rule, LimitRule) and unit in (metric.unit, *metric.also):
             for colour, level in rule.levels.items():
                 if not metric.low <= level <= metric.high:
                     scale = f"{metric.low:g} to {metric.high:g} {metric.unit}"
@@ -158,9 +190,7 @@ def _of_rule(rule: Rule, derived: frozenset[str], today: date) -> Iterator[Plain
     if rule.metric not in derived:  # its unit was checked when the files were read, and it has no scale
         yield from _of_metric(rule)
     yield from _of_others(rule, derived)
-    for field in ("guidance_zh", "guidance_en"):
-        if not getattr(rule, field):
-            yield "warning", field, "is missing: nobody is told what to do"
+    yield from (("warning", field, _UNGUIDED) for field in _GUIDANCE if not getattr(rule, field))
     if rule.valid_to is not None and rule.valid_to < today:
         yield "warning", "valid_to", f"the rule was valid to {rule.valid_to}"
     if rule.valid_from is not None and rule.valid_from > today:

@@ -32,10 +32,26 @@ _LIBRARY = Path(__file__).with_name("library")
 
 
 @dataclass(frozen=True)
+class Broken:
+    """A table that is no rule and no derived metric for its mistakes of form, as it is written: it may have others as well."""
+
+    name: str
+    kind: str  # TABLE or DERIVED
+    table: Mapping[str, Any]
+    source: RuleFile
+    number: int
+
+    def place(self, *key: str) -> str:
+        """``file:line`` of a setting."""
+        return f"{self.source.path}:{self.source.line((self.kind, self.number, *key))}"
+
+
+@dataclass(frozen=True)
 class RuleSet:
     """Checked rules in file order, ids unique. `origins` tells for each id where it stands: ``file:line``; `places` where
     each of its settings does; `off` by id where a city switched a rule off; `derived_origins` where derived metrics stand, by
-    name. `neighbours` are the devices beside each device, by metric: witnesses of kind `witness`."""
+    name. `neighbours` are the devices beside each device, by metric: witnesses of kind `witness`. `broken` is what else stands
+    in files that have problems."""
 
     rules: tuple[Rule, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -44,6 +60,7 @@ class RuleSet:
     places: Mapping[str, Places] = field(default_factory=dict)
     off: Mapping[str, str] = field(default_factory=dict)
     derived_origins: Mapping[str, str] = field(default_factory=dict)
+    broken: tuple[Broken, ...] = ()
 
     def place(self, ident: str, *key: str) -> str:
         """``file:line`` of a rule's setting where an override changed it, else of the rule."""
@@ -115,7 +132,7 @@ def read_rules(paths: Sequence[Path], base: Sequence[Path] | None = None) -> tup
     problems += loaded.relations()
     rules = RuleSet(
         tuple(loaded.rules), loaded.origins, tuple(loaded.derived), loaded.near, loaded.rule_places, loaded.off,
-        loaded.places,
+        loaded.places, tuple(loaded.broken),
     )  # fmt: skip
     return _rested(rules), problems
 
@@ -138,6 +155,7 @@ class _Loaded:
         self.rule_places: dict[str, Places] = {}
         self.overrides: list[Written] = []
         self.off: dict[str, str] = {}
+        self.broken: list[Broken] = []
 
     def read(self, source: RuleFile) -> list[Problem]:
         """Take the tables of a file; what is wrong in them."""
@@ -151,15 +169,10 @@ class _Loaded:
             found += wrong + _claim(source, (DERIVED, number, "name"), table, self.places)
             if derived is not None:
                 self.derived.append(derived)
+            elif isinstance(table, Mapping):
+                self.broken.append(Broken(_name(table, number, DERIVED), DERIVED, _text_keys(table), source, number))
         for number, table in enumerate(_tables(source, TABLE)):
-            zoned = _with_zone(table, zone)
-            rule, wrong = _rule(source, number, zoned)
-            claimed = _claim(source, (TABLE, number, "id"), table, self.origins)
-            found += wrong + claimed
-            if rule is not None and isinstance(zoned, Mapping):
-                self.rules.append(rule)
-                if not claimed:
-                    self.rule_places[rule.id] = Places(Written(source, TABLE, number, _text_keys(zoned)))
+            found += self._take_rule(source, number, table, zone)
         for number, table in enumerate(_tables(source, OVERRIDE)):
             zoned = _with_zone(table, zone)
             if isinstance(zoned, Mapping):
@@ -167,6 +180,18 @@ class _Loaded:
             else:
                 found.append((source.line((OVERRIDE, number)), f"{OVERRIDE}[{number}]", "a table was expected"))
         return found + self._neighbours(source)
+
+    def _take_rule(self, source: RuleFile, number: int, table: object, zone: object) -> list[Problem]:
+        zoned = _with_zone(table, zone)
+        rule, wrong = _rule(source, number, zoned)
+        claimed = _claim(source, (TABLE, number, "id"), table, self.origins)
+        if rule is not None and isinstance(zoned, Mapping):
+            self.rules.append(rule)
+            if not claimed:
+                self.rule_places[rule.id] = Places(Written(source, TABLE, number, _text_keys(zoned)))
+        elif isinstance(table, Mapping):
+            self.broken.append(Broken(_name(table, number), TABLE, _text_keys(table), source, number))
+        return wrong + claimed
 
     def _neighbours(self, source: RuleFile) -> list[Problem]:
         """Take the tables ``[neighbours.METRIC]``: device = list of devices."""
@@ -361,9 +386,9 @@ def _owner(data: Mapping[str, Any], key: Key) -> str:
     return ".".join(map(str, key))
 
 
-def _name(table: object, number: int) -> str:
-    ident = table.get("id") if isinstance(table, dict) else None
-    return ident[:64] if isinstance(ident, str) and ident else f"{TABLE}[{number}]"
+def _name(table: object, number: int, kind: str = TABLE) -> str:
+    ident = table.get("id" if kind == TABLE else "name") if isinstance(table, dict) else None
+    return ident[:64] if isinstance(ident, str) and ident else f"{kind}[{number}]"
 
 
 def _claim(source: RuleFile, key: Key, table: object, origins: dict[str, str]) -> list[Problem]:
@@ -382,8 +407,7 @@ def _claim(source: RuleFile, key: Key, table: object, origins: dict[str, str]) -
 
 def _derived(source: RuleFile, number: int, table: object) -> tuple[Derived | None, list[Problem]]:
     """One derived metric, or what is wrong with it."""
-    name = table.get("name") if isinstance(table, dict) else None
-    name = name[:64] if isinstance(name, str) and name else f"{DERIVED}[{number}]"
+    name = _name(table, number, DERIVED)
     if not isinstance(table, dict):
         return None, [(source.line((DERIVED, number)), name, "a table was expected")]
     try:

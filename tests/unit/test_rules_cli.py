@@ -37,7 +37,12 @@ def test_check_prints_every_problem_and_fails(tmp_path: Path) -> None:
     assert f"{tmp_path}/a.toml:1: x.levels: is missing" in lines
     assert f"{tmp_path}/b.yaml:1: rule: at least one [[rule]] was expected" in lines
     result = RUN(app, ["check", str(tmp_path), "--json"])
-    assert (result.exit_code, json.loads(result.stdout)["problems"]) == (1, lines)
+    answer = json.loads(result.stdout)
+    assert (result.exit_code, answer["problems"] + answer["warnings"]) == (1, lines)
+    assert answer["warnings"] == [
+        f"{tmp_path}/a.toml:1: warning: x.guidance_{language}: is missing: nobody is told what to do"
+        for language in ("zh", "en")
+    ]
 
 
 def test_a_folder_without_rules(tmp_path: Path) -> None:

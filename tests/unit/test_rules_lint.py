@@ -231,3 +231,54 @@ def test_mistakes_of_form_and_of_meaning_come_together(tmp_path: Path) -> None:
     assert found[0] == "a.delay: unknown key"
     assert "b.unit: ppm is not the unit of ch4_lel, %" in found
     assert sum("cross on the same devices" in line for line in found) >= 1
+
+
+MANY = """[[derived]]
+name = "sum"
+unit = "m"
+operands = { a = { metric = "level_m", unit = "cm" } }
+expression = "a + * a"
+
+[[rule]]
+id = "drain"
+version = 1
+kind = "accumulate"
+metric = "rain_mm_h"
+unit = "mm"
+per = "min"
+operands = 3
+
+[[rule]]
+id = "of-sum"
+kind = "limit"
+metric = "sum"
+unit = "kPa"
+guidance_zh = "含义"
+guidance_en = "Meaning"
+
+[[rule]]
+id = "odd"
+metric = "???"
+unit = 3
+operands = { a = 3, b = { metric = "gas_flow", unit = "m" } }
+"""
+
+
+def test_of_a_rule_with_mistakes_of_form_the_others_are_told_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "many.toml"
+    path.write_text(MANY, encoding="utf-8")
+    answer = json.loads(RUN(app, ["check", "--json", str(path)]).stdout)
+    told = [line.removeprefix(f"{path}:") for line in answer["problems"]]
+    assert "5: sum.expression: column 5: a value was expected, not '*'" in told
+    assert "4: sum.operands.a.max_age_s: is missing" in told
+    assert [line for line in told if "is not the unit of" in line] == [
+        "4: sum.operands.a.unit: cm is not the unit of level_m, m",
+        "12: drain.unit: mm/min is not the unit of rain_mm_h, mm/h",
+    ]
+    warned = [line.removeprefix(f"{path}:").removeprefix(" ") for line in answer["warnings"]]
+    assert [line for line in warned if "vocabulary" in line] == [
+        "28: warning: odd.operands.b.metric: gas_flow is not in the vocabulary (metrics.toml)"
+    ]
+    assert [line.split(" ")[2] for line in warned if "guidance" in line] == [
+        "drain.guidance_zh:", "drain.guidance_en:", "odd.guidance_zh:", "odd.guidance_en:",
+    ]  # fmt: skip

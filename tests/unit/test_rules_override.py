@@ -184,7 +184,8 @@ def test_all_mistakes_at_once_and_with_those_of_rules(tmp_path: Path) -> None:
     assert ["city.toml:13", "x.kind"] in lines
     result = RUN(app, ["check", str(tmp_path / "city.toml")])
     assert result.exit_code == 1
-    assert [line.replace(f"{tmp_path}/", "") for line in result.stderr.splitlines()] == found
+    told = [line.replace(f"{tmp_path}/", "") for line in result.stderr.splitlines()]
+    assert [line for line in told if "warning: x.guidance_" not in line] == found
 
 
 def test_lint_points_at_the_override(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from citynet_rules import unit
 from citynet_rules.colour import microseconds
 from citynet_rules.derived import Operand, units_of
 from citynet_rules.evaluate import evaluate, named
-from citynet_rules.expression import Formula, Name, Past, compile_
+from citynet_rules.expression import Formula, Name, Past, compile_, parse
 from citynet_rules.joint.front import Front
 from citynet_rules.joint.group_rule import OperandRule
 from citynet_rules.kinds.kind import Kernel
@@ -47,7 +47,11 @@ class ResidualRule(OperandRule):
     @classmethod
     def _compiles(cls, text: str | None, info: ValidationInfo) -> str | None:
         operands, result = info.data.get("operands"), info.data.get("unit")
-        if text is not None and operands is not None and result is not None:
+        if text is None:
+            return text
+        if operands is None or result is None:  # those have mistakes of their own
+            parse(text)
+        else:
             cls._formula(text, operands, result)
         return text
 
