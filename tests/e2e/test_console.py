@@ -159,6 +159,19 @@ def server(dsn: str, names: dict[str, str]) -> Iterator[Served]:
         yield running
 
 
+HOLD = """
+const [real, path] = [window.fetch, arguments[0]];
+window.fetch = async (asked, ...more) => {
+  const answer = await real(asked, ...more);
+  if (asked !== path || window.letGo) return answer;
+  const body = await answer.json();
+  await new Promise((resolve) => (window.letGo = resolve));
+  return { ok: true, json: async () => body };
+};
+"""
+"""Holds the next answer to this path until `letGo`."""
+
+
 def test_an_operators_night(browser: Any, server: Served, dsn: str, names: dict[str, str]) -> None:
     page = Page(browser, server.url)
     page.open(token=None)
@@ -193,6 +206,9 @@ def test_an_operators_night(browser: Any, server: Served, dsn: str, names: dict[
         lambda: page.text("#detail h2") == "燃气井甲烷浓度高" and "gas-0099" in page.text("#detail"), "its details"
     )
     page.until(lambda: "立即通知燃气公司抢修队" in page.text(".guidance"), "its guidance")
+    browser.execute_script(HOLD, f"/v1/alerts/{new}")
+    page.click(f"{page.row('gas-0099')} .row-open")
+    page.until(lambda: bool(browser.execute_script("return window.letGo !== undefined")), "an answer of before is held")
     page.keys("a")
     page.until(lambda: page.one("#ack").is_displayed(), "the dialog")
     page.one("#ack-comment").send_keys("抢修队已出发")
@@ -202,6 +218,8 @@ def test_an_operators_night(browser: Any, server: Served, dsn: str, names: dict[
         "it is acknowledged",
     )
     page.until(lambda: "抢修队已出发" in page.text(".transitions"), "with its comment")
+    browser.execute_async_script("window.letGo(); setTimeout(arguments[0], 0)")
+    assert "抢修队已出发" in page.text(".transitions"), "an answer that comes late is not the newest"
     with database(dsn) as connection:
         stored = connection.execute("SELECT acked_by, ack_comment FROM alert WHERE id = %s", (new,)).fetchone()
     assert stored == ("olga", "抢修队已出发")

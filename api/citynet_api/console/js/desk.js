@@ -132,6 +132,7 @@ export class Desk {
   }
 
   #follow(after) {
+    this.#stream?.stop(); // of a reading that took so long that another was begun
     this.#stream = new Stream(this.#api, after, {
       link: (state) => {
         this.#link.state = state === "broken" ? "reconnecting" : state;

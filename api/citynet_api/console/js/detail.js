@@ -20,6 +20,8 @@ export class Detail {
   #readings = null;
   #span = "raise";
   #age = null;
+  #asked = 0;
+  #shown = 0;
 
   /** `on` has acknowledge(id), close(), device(name) and why(problem). */
   constructor(api, on) {
@@ -49,9 +51,11 @@ export class Detail {
       if (summary) this.#draw(summary);
       this.node.scrollTop = 0;
     }
+    const turn = ++this.#asked;
     try {
       const alert = await this.#api.get(`/v1/alerts/${encodeURIComponent(id)}`);
-      if (this.#id !== id) return undefined;
+      if (this.#id !== id || turn < this.#shown) return undefined; // answers may overtake each other
+      this.#shown = turn;
       this.#alert = alert;
       this.#draw(alert);
     } catch (problem) {
