@@ -54,6 +54,13 @@ def truth(tmp_path: Path) -> Truth:
     )
 
 
+def test_what_is_late_or_not_acknowledged_is_owed(tmp_path: Path, truth: Truth) -> None:
+    assert [until for until in range(8) if truth.owes(until)] == [5, 6, 7], "4 is under way, and nothing came after 5"
+    lines = [message(1), message(2), {"t": "ack", "upto": 2}]
+    assert [until for until in range(5) if truth_of(tmp_path, *lines).owes(until)] == [3, 4]
+    assert truth_of(tmp_path).owes(1)
+
+
 def test_clean(truth: Truth) -> None:
     verdict = judge(truth, rows(1, 2, 3))
     assert verdict.is_clean

@@ -40,6 +40,13 @@ class Truth:
     def certain(self) -> set[int]:
         return self.acknowledged - self.lost_at_device
 
+    def owes(self, until_us: int) -> bool:
+        """Whether something of the time before is still to be sent, or to be acknowledged."""
+        sent_us = {number: max(time_us for _, _, time_us, _ in readings) for number, readings in self.messages.items()}
+        settled = self.acknowledged | self.lost_at_device
+        is_behind = max(sent_us.values(), default=0) < until_us
+        return is_behind or any(at_us < until_us and number not in settled for number, at_us in sent_us.items())
+
 
 def read_truth(path: Path) -> Truth:
     """Read a truth file; a torn last line counts as not written."""

@@ -112,6 +112,7 @@ def show(line: str) -> None:
 
 def finish(stage: Stage, started_s: float, chaos: Chaos | None) -> Summary:
     """Stop the simulator, let everything drain, compare with the truth."""
+    _catch_up(stage)
     stage.supervisor.stop(["sim"], _STOP_S_MAX)
     truth = read_truth(stage.truth)
     required = sum(len(truth.messages[n]) for n in truth.certain())
@@ -130,6 +131,14 @@ def finish(stage: Stage, started_s: float, chaos: Chaos | None) -> Summary:
     restarts = {role.name: role.restarts for role in stage.supervisor.roles.values() if role.restarts}
     kills = chaos.kills if chaos is not None else 0
     return Summary(books, verdict, len(truth.incidents), found, balanced, kills, first, restarts)
+
+
+def _catch_up(stage: Stage) -> None:
+    """A simulator that was held up has yet to say what happened meanwhile; stopped at once, it never would."""
+    over_us, deadline = time.time_ns() // 1000, time.monotonic() + _STOP_S_MAX
+    while read_truth(stage.truth).owes(over_us) and time.monotonic() < deadline:
+        stage.supervisor.check()
+        time.sleep(0.5)
 
 
 def _drain(stage: Stage, connection: Connection, required: int) -> None:
