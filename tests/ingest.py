@@ -170,8 +170,10 @@ class GatewayPeer:
 
 def letters(ingest: IngestProcess, *words: str) -> tuple[int, Any]:
     """``citynet dead-letters … --json``: exit status and output."""
+    if words[0] == "redrive" and "--wait-s" not in words:
+        words = (*words, "--wait-s", str(DEADLINE_S))
     command = [sys.executable, "-m", "citynet", "dead-letters", *words, "--json", "--config", str(ingest.config)]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=DEADLINE_S, text=True)
+    done = subprocess.run(command, capture_output=True, check=False, timeout=2 * DEADLINE_S, text=True)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 

@@ -82,9 +82,10 @@ def test_two_operators_at_once_and_a_request_before_the_worker_runs(
     allow_threes(dsn)
     assert letters(ingest, "redrive", "--all", "--wait-s", "0")[1]["waiting"] == 20
     with ingest_running(folder, broker, dsn) as ingest:
-        command = [sys.executable, "-m", "citynet", "dead-letters", "redrive", "--all", "--config", str(ingest.config)]
+        words = ["redrive", "--all", "--wait-s", str(DEADLINE_S), "--config", str(ingest.config)]
+        command = [sys.executable, "-m", "citynet", "dead-letters", *words]
         operators = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(3)]
-        assert [operator.wait(DEADLINE_S) for operator in operators] == [0, 0, 0]
+        assert [operator.wait(2 * DEADLINE_S) for operator in operators] == [0, 0, 0]
         wait_for(lambda: len(stored(dsn)) == 20, "everything is stored")
         assert ingest.stop() == 0
     assert len(stored(dsn)) == 20
