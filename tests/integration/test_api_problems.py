@@ -11,7 +11,7 @@ from citynet_api.app import create_app
 from citynet_api.headers import SECURITY_HEADERS
 from citynet_api.problems import KINDS
 from citynet_api.settings import ApiSettings
-from tests.integration.api_harness import ADMIN, OPERATOR, add_tokens, as_, database, named, problem, running
+from tests.integration.api_harness import ADMIN, OPERATOR, PATIENT, add_tokens, as_, database, named, problem, running
 from tests.patience import DEADLINE_S
 
 AWAY = "postgresql://u@127.0.0.1:1/x"
@@ -172,7 +172,7 @@ def test_a_session_of_the_pool_cannot_write(dsn: str) -> None:
     from citynet_api.database import Database
 
     async def scenario() -> None:
-        house = Database({"conninfo": dsn}, ApiSettings())
+        house = Database({"conninfo": dsn}, ApiSettings(**PATIENT))
         await house.open()
         try:
             async with house.session() as session:
