@@ -185,9 +185,9 @@ class LedgerPeer:
             self._pump()
 
     def accept_until(self, readings: Sequence[Reading], more: int) -> None:
-        """Take readings over, and wait until so many more are acknowledged than before. Counted afterwards they might not be
-        there: all that was taken over may be acknowledged by then."""
-        goal = self._acked + more
+        """Take readings over, and wait until so many more are acknowledged than before, or all. Counted afterwards they might
+        not be there: all that was taken over may be acknowledged by then, as may what was left of earlier ones by now."""
+        goal = min(self._acked + more, len(self.ledger.readings) + len(readings))
         self.accept(readings)
         self.wait_acked(goal)
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 
 from citynet import topics, wire
 from citynet.reading import Reading
+from citynet.runtime.child import free_port
 from citynet.runtime.embedded import EmbeddedMosquitto, EmbeddedPostgres
 from citynet_ingest.store.migrate import migrate
 from tests.faults import load
@@ -28,7 +31,7 @@ from tests.faults.proxy import Proxy, port_of
 from tests.ingest import GatewayPeer, ingest_running, query, wait_for
 
 OUTAGE_S = 1.5
-UNDERWAY_S = 0.5  # answers of the last commit that went through, until the broker has them
+UNDERWAY_S = 0.5  # answers that were handed to the broker, until it has read them
 TERMINATIONS = 8
 TERMINATE = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name LIKE 'citynet-ingest-%'"""
@@ -43,9 +46,9 @@ KEEP_ALIVE_S, KEEP_ALIVES = 2, 3  # a broker waits one and a half
 def test_outages(folder: Path, broker: EmbeddedMosquitto, database: EmbeddedPostgres, seed: int) -> None:
     """One after the other under load. While the database is away nothing is acknowledged, and the broker sees no reconnect."""
     rng = random.Random(seed)
-    ledger = Ledger(folder / "gateway.ledger")
+    ledger, port = Ledger(folder / "gateway.ledger"), free_port()
     with (
-        ingest_running(folder, broker, database.dsn(), {"keep_alive_s": 2}) as ingest,
+        ingest_running(folder, broker, database.dsn(), {"keep_alive_s": 2, "metrics_port": port}) as ingest,
         LedgerPeer(broker.port, "gw-1", ledger) as peer,
     ):
         for name, (fail, heal) in OUTAGES.items():
@@ -53,6 +56,7 @@ def test_outages(folder: Path, broker: EmbeddedMosquitto, database: EmbeddedPost
             losses = ingest.log.read_text().count('"database-lost"')
             fail(database)
             wait_logged(ingest, "database-lost", losses + 1)
+            wait_for(lambda: all_answered(port), "the last commit that went through is answered")
             last_for(UNDERWAY_S)
             peer.hear_out()
             peer.accept(load.plain(rng, f"gas-{name}-away", 100, load.minutes_ago(10)))
@@ -65,6 +69,15 @@ def test_outages(folder: Path, broker: EmbeddedMosquitto, database: EmbeddedPost
         assert ingest.stop() == 0, ingest.tail()
     assert judge([ledger], database.dsn()) == CLEAN
     assert_balanced(database.dsn())
+
+
+def all_answered(port: int) -> bool:
+    """Whether ingest has written the answers of all its commits; they are counted after that, commits before."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    names = "citynet_ingest_commits_total", r'citynet_ingest_stage_seconds_count\{stage="ack"\}'
+    commits, answered = (float(re.search(rf"^{name} (\S+)$", text, re.M)[1]) for name in names)  # type: ignore[index]
+    return answered >= commits
 
 
 def flood(client: GatewayPeer, total: int, qos: int) -> None:

@@ -94,6 +94,7 @@ def test_the_connection_is_cut_in_both(pipe: Pipe) -> None:
         cut(pipe.dsn)
         asks.start()  # gets its lock between the two: the writer's first stands before it, its second behind
         waiting = "SELECT count(*) = 2 FROM pg_locks WHERE relation = 'reading'::regclass AND NOT granted"
+        waiting += " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         while not query(pipe.dsn, waiting)[0][0]:
             pass
     asks.join(DEADLINE_S)
