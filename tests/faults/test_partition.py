@@ -18,7 +18,7 @@ from tests.faults import load
 from tests.faults.harness import CLEAN, Ledger, LedgerPeer, assert_balanced, judge, last_for
 from tests.faults.proxy import Proxy, port_of
 from tests.ingest import IngestProcess, wait_for
-from tests.patience import slowness
+from tests.patience import promptly
 
 RESUME_S_MAX = 30.0
 CONNECTIONS_MAX = 12  # a session and fault, with a pause that grows to 0.5 s on ingest's side and 1 s on the gateway's
@@ -97,7 +97,8 @@ def test_partition(side: str, folder: Path, broker: EmbeddedMosquitto, dsn: str,
             fault(proxy)
             wait_for(lambda seen=before: proxy.accepted > seen, "somebody notices")  # type: ignore[misc]
             started = time.monotonic()
-            peer.wait_drained(RESUME_S_MAX * slowness())
+            with promptly(RESUME_S_MAX):
+                peer.wait_drained()
             print(f"{side}: {name} resumed and drained in {time.monotonic() - started:.1f} s")
             sessions = LANES if side == "ingest" else 1
             assert proxy.accepted - before <= CONNECTIONS_MAX * sessions, name
@@ -123,7 +124,8 @@ def test_everything_flaps_for_minutes(folder: Path, broker: EmbeddedMosquitto, d
             faults += 1
             last_for(rng.uniform(0.0, 1.0))
         before = {side: proxy.accepted for side, proxy in proxies.items()}
-        peer.wait_drained(RESUME_S_MAX * slowness())
+        with promptly(RESUME_S_MAX):
+            peer.wait_drained()
         print(f"{faults} faults, {len(ledger.readings)} readings, connections {before}")
         # A fault in one place makes the others connect anew as well, each a few times.
         assert all(count <= 4 * faults + CONNECTIONS_MAX for count in before.values()), before
