@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +13,10 @@ import pytest
 from citynet import wire
 from citynet.batch import Batch
 from citynet_ingest.bench.load import CALM, RESOLUTION, Fleet, batch_messages, drafts
+from citynet_ingest.bench.measure import watch
 from citynet_ingest.bench.paced import BEYOND, Plan, _crossing
 from citynet_ingest.bench.result import Bound, Line, percentile
-from citynet_ingest.bench.stage import RULES
+from citynet_ingest.bench.stage import RULES, BenchError, Process
 from citynet_rules.spec import load_rules
 
 NOW_US = 1_800_000_000_000_000
@@ -47,6 +51,22 @@ def test_a_line_is_judged_by_its_bounds(found: float, at_most: bool, ok: bool, g
 
 def test_a_line_without_bounds_is_not_judged() -> None:
     assert Line(1, "n", "u", {"x": 1}).ok is None
+
+
+def test_who_has_stored_all_of_it_may_end(tmp_path: Path) -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as storing:
+        process = Process(storing, tmp_path / "storing.log")
+
+        def seen() -> Iterator[int]:
+            yield 2
+            storing.communicate()  # it stores the rest and ends, right after we have looked
+            yield 5
+            yield 10
+
+        assert watch(seen().__next__, 10, process).count == 8
+        process.log.touch()
+        with pytest.raises(BenchError, match="storing ended with exit code 0"):
+            watch(lambda: 5, 10, process)
 
 
 def test_batches_follow_each_other_without_gap_and_their_times_rise() -> None:

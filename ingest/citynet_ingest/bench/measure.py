@@ -117,6 +117,7 @@ def watch(count: Callable[[], int], total: int, process: Process, deadline_s: fl
     deadline = time.monotonic() + deadline_s
     began_s, first_count, first_s = time.perf_counter(), 0, 0.0
     while True:
+        is_over = process.process.poll() is not None  # asked before: who has stored all of it may end
         now, seen = time.perf_counter(), count()
         if seen and not first_count:
             first_count, first_s = seen, now
@@ -126,7 +127,8 @@ def watch(count: Callable[[], int], total: int, process: Process, deadline_s: fl
             if first_count == total:  # seen at one look: from the start of the process, which says less than it could
                 return Rate(total, now - began_s)
             return Rate(total - first_count, now - first_s)
-        process.check()
+        if is_over:
+            process.check()
         if time.monotonic() > deadline:
             raise BenchError(f"{seen} of {total} readings stored after {deadline_s:.0f} s")
         time.sleep(_POLL_S)
