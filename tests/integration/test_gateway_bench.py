@@ -12,12 +12,13 @@ import pytest
 
 from citynet.errors import CitynetError
 from citynet_gateway.bench.scene import Scene
+from tests.patience import DEADLINE_S
 
 
 @pytest.mark.parametrize(("part", "lines"), [("intake", 2), ("drain", 4), ("memory", 1), ("interlock", 1)])
 def test_every_line_comes_about(part: str, lines: int) -> None:
     words = [sys.executable, "-m", "citynet", "bench", "gateway", "--quick", "--json", "--only", part]
-    done = subprocess.run(words, capture_output=True, check=False, text=True, timeout=170)
+    done = subprocess.run(words, capture_output=True, check=False, text=True)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["quick"] is True
@@ -29,7 +30,7 @@ def test_every_line_comes_about(part: str, lines: int) -> None:
 
 def test_an_unknown_part_is_a_usage_error() -> None:
     words = [sys.executable, "-m", "citynet", "bench", "gateway", "--only", "speed"]
-    done = subprocess.run(words, capture_output=True, check=False, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, check=False, text=True, timeout=DEADLINE_S)
     assert done.returncode == 2
     assert "'speed': there are intake, kept, drain, memory, interlock" in done.stderr
 

@@ -116,6 +116,9 @@ def _intake(folder: Path, spool: str, seconds: float) -> tuple[float, float, flo
             began_s, accepted = time.monotonic(), _accepted(scene)
             cpu_s, written = scene.cpu_s(), scene.written_bytes()
             time.sleep(seconds)
+            # On a machine that was busy elsewhere there may have been none; in memory nothing is ever written.
+            wait_for(lambda: _accepted(scene) > accepted, "one more sync")
+            wait_for(lambda: not written or scene.written_bytes() > written, "one more page")
             took_s, count = time.monotonic() - began_s, _accepted(scene) - accepted
             used = (scene.cpu_s() - cpu_s) / took_s
             payload_bytes = count / READINGS_A_MESSAGE * load.payload_bytes / load.messages

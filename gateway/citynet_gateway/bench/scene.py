@@ -61,7 +61,7 @@ class Server:
         self._client.on_message = self._on_message
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.subscribe([(topics.UP_ALL, 1), (topics.HELLO_ALL, 1)])
-        if not self._subscribed.wait(10):
+        if not self._subscribed.wait(PATIENCE_S):
             raise CitynetError("bench: the broker does not answer")
 
     def close(self) -> None:
@@ -161,9 +161,9 @@ class Scene:
         return self._process.pid
 
     def sample(self, name: str, label: str = "") -> float:
-        """A sample of the gateway's metrics; 0 while there is none."""
+        """A sample of the gateway's metrics; 0 while there is none. One that is stopped for a while is waited for."""
         try:
-            with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+            with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=PATIENCE_S) as answer:
                 text = answer.read().decode()
         except OSError:
             return 0.0
