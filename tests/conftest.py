@@ -21,6 +21,7 @@ import psutil
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -44,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     is_for_news = config.option.markexpr == "nightly" or os.environ.get("CITYNET_TEST_SEED") == "random"
     settings.load_profile("random" if is_for_news else "steady")
+    if not is_for_news:
+        _draw_nothing_from_code()
 
 
 def _keep_bytecode() -> None:
@@ -51,6 +54,14 @@ def _keep_bytecode() -> None:
     more than half of what its start costs. The bytecode is kept beside the tools, not in the source tree."""
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
         os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(sys.prefix) / "bytecode"))
+
+
+def _draw_nothing_from_code() -> None:
+    """Hypothesis also draws constants of whatever code of ours is imported at that moment. That depends on what this process
+    has run before, so one test would draw otherwise alone than beside others, and in one run otherwise than in the next."""
+    if hasattr(providers, "_get_local_constants"):  # not in its oldest versions
+        nothing = providers._local_constants
+        providers._get_local_constants = lambda: nothing
 
 
 def _close_wakers() -> None:
