@@ -27,6 +27,7 @@ from citynet.notes import EventNote, LossNote, Note
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet_gateway import toml_text
+from tests.ingest import kept
 from tests.patience import DEADLINE_S, wait_for
 
 GATEWAY = "gw-1"
@@ -136,7 +137,7 @@ class FieldDevice:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if content_type:
             properties.ContentType = content_type
-        return self._client.publish(topic or self.topic, payload, qos=1, properties=properties, retain=retain)
+        return kept(self._client.publish(topic or self.topic, payload, qos=1, properties=properties, retain=retain))
 
     def send_all(self, bodies: list[Any]) -> None:
         infos = [self.send(body) for body in bodies]
