@@ -77,6 +77,10 @@ class _Client(aiomqtt.Client):
         else:
             super()._on_publish(client, userdata, mid, reason_code, properties)
 
+    def cut(self) -> None:
+        """Give the sockets back, of a connection that was never answered as well; later there may be no event loop for it."""
+        self._client._reset_sockets()
+
 
 class Outbox:
     """Messages of one link that were never handed over, in order, at most `per_device_max` of each device."""
@@ -163,15 +167,16 @@ class Link:
 
     async def _session(self) -> None:
         """One connection; ends with MqttError (in a group or alone) when it breaks or a message is refused."""
-        certain = False
+        certain, client = False, self._client()
         try:
-            async with self._client() as client, asyncio.TaskGroup() as deliveries:
+            async with client, asyncio.TaskGroup() as deliveries:
                 try:
                     await self._pump(client, deliveries)
                 except RefusedError:
                     certain = len(self._flying) == len(client.refusals)
                     raise
         finally:
+            client.cut()
             self._land(certain=certain)
 
     def _client(self) -> _Client:
