@@ -14,12 +14,12 @@ from citynet.demo.judge import read_truth as read_for_judge
 from citynet.reading import Reading
 from citynet.runtime.embedded import EmbeddedMosquitto
 from citynet.runtime.settings import load
-from citynet_sim import export
+from citynet_sim import export, live
 from citynet_sim.settings import SimSettings
 from citynet_sim.staging import simulation_of
 from citynet_sim.truth import Truth, read_truth
 from tests.integration.test_sim_mqtt import City, listening, multiset, written
-from tests.patience import wait_for
+from tests.patience import DEADLINE_S, wait_for
 
 START_US = 1_767_225_600_000_000  # as in tests.integration.test_sim_mqtt.City
 SCENARIO = """
@@ -122,7 +122,10 @@ def test_faster_than_time_samples_share_messages_and_say_the_same(
     assert written(found[1]) == written(found[2])
 
 
-def test_what_is_in_the_air_at_a_stop_is_written_down(broker: EmbeddedMosquitto, folder: Path, tmp_path: Path) -> None:
+def test_what_is_in_the_air_at_a_stop_is_written_down(
+    broker: EmbeddedMosquitto, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "DRAIN_STOPPED_S", DEADLINE_S)  # for a slow broker's last answers
     # Until it is stopped, however late that is, something is in the air.
     settings = _settings(folder, broker.port, ("delay",), hold_for_s=36_000.0, speed=100.0, pack_max=1)
     with listening(broker.port) as listener:
