@@ -126,30 +126,25 @@ def _of_table(broken: Broken, derived: frozenset[str]) -> Iterator[Plain]:
         metric, unit = each.get("metric"), each.get("unit")
         if each.get("kind") == "accumulate" and each.get("per"):
             unit = f"{unit}/{each['per']}"
-        if not isinstance(metric, str) or not is_id(metric) or metric in derived:
-            continue
-        if metric not in METRICS:
-            yield "warning", f"{prefix}metric", _stranger(metric)
-        elif isinstance(unit, str):
-            yield from _of_unit(f"{prefix}unit", unit, metric)
+        if isinstance(metric, str) and is_id(metric) and metric not in derived:
+            yield from _of_pair(prefix, metric, unit if isinstance(unit, str) else None)
     if broken.kind != DERIVED:
         yield from (("warning", field, _UNGUIDED) for field in _GUIDANCE if not table.get(field))
 
 
-def _of_unit(field: str, unit: str, metric: str) -> Iterator[Plain]:
-    known = METRICS[metric]
-    if unit not in (known.unit, *known.also):
-        yield "error", field, f"{unit} is not the unit of {metric}, {known.unit}"
+def _of_pair(prefix: str, metric: str, unit: str | None) -> Iterator[Plain]:
+    """A metric and the unit it is said to have; None where nobody can tell what was meant."""
+    known = METRICS.get(metric)
+    if known is None:
+        yield "warning", f"{prefix}metric", _stranger(metric)
+    elif unit is not None and unit not in (known.unit, *known.also):
+        yield "error", f"{prefix}unit", f"{unit} is not the unit of {metric}, {known.unit}"
 
 
 def _of_operands(operands: Mapping[str, Operand], derived: frozenset[str]) -> Iterator[Plain]:
     for name, operand in operands.items():
-        if operand.metric in derived:  # units of derived metrics were checked when the files were read
-            continue
-        if operand.metric not in METRICS:
-            yield "warning", f"operands.{name}.metric", _stranger(operand.metric)
-        else:
-            yield from _of_unit(f"operands.{name}.unit", operand.unit, operand.metric)
+        if operand.metric not in derived:  # units of derived metrics were checked when the files were read
+            yield from _of_pair(f"operands.{name}.", operand.metric, operand.unit)
 
 
 def _of_others(rule: Rule, derived: frozenset[str]) -> Iterator[Plain]:
@@ -173,17 +168,14 @@ def _members(series: Mapping[str, Sequence[tuple[str, str]]], told: set[str]) ->
 
 
 def _of_metric(rule: Rule) -> Iterator[Plain]:
+    unit = f"{rule.unit}/{rule.per}" if isinstance(rule, AccumulateRule) and rule.per else rule.unit
+    yield from _of_pair("", rule.metric, unit)
     metric = METRICS.get(rule.metric)
-    if metric is None:
-        yield "warning", "metric", _stranger(rule.metric)
-    else:
-        unit = f"{rule.unit}/{rule.per}" if isinstance(rule, AccumulateRule) and rule.per else rule.unit
-        yield from _of_unit("unit", unit, rule.metric)
-        if isinstance(rule, LimitRule) and unit in (metric.unit, *metric.also):
-            for colour, level in rule.levels.items():
-                if not metric.low <= level <= metric.high:
-                    scale = f"{metric.low:g} to {metric.high:g} {metric.unit}"
-                    yield "warning", f"levels.{colour}", f"{level:g} lies outside the scale of {rule.metric}, {scale}"
+    if isinstance(rule, LimitRule) and metric is not None and unit in (metric.unit, *metric.also):
+        for colour, level in rule.levels.items():
+            if not metric.low <= level <= metric.high:
+                scale = f"{metric.low:g} to {metric.high:g} {metric.unit}"
+                yield "warning", f"levels.{colour}", f"{level:g} lies outside the scale of {rule.metric}, {scale}"
 
 
 def _of_rule(rule: Rule, derived: frozenset[str], today: date) -> Iterator[Plain]:

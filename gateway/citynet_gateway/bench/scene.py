@@ -28,7 +28,6 @@ from citynet_gateway import toml_text
 
 GATEWAY = "gw-bench"
 PATIENCE_S = 120.0
-_TICKS_S = os.sysconf("SC_CLK_TCK")
 
 
 def wait_for(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
@@ -184,8 +183,7 @@ class Scene:
         return int(found[1]) if found else 0
 
     def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_S
+        return child.cpu_s(self.pid)
 
 
 class Governor:

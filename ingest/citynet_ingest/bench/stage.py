@@ -32,7 +32,6 @@ RULES = Path(__file__).with_name("rules.toml")
 _STOP_GRACE_S = 30.0
 _READY_S = 60.0
 _REGISTERED_AT_ONCE = 20_000
-_CPUCLOCK_SCHED = 2  # the kernel's number for all of a process; clock_getcpuclockid(3) would build the same
 Connection = psycopg.Connection[tuple[object, ...]]
 
 
@@ -200,15 +199,12 @@ def has_columnstore(connection: Connection) -> bool:
 
 
 def cpu_s(pid: int, name: str = "") -> float | None:
-    """Processor time that a process has used, all threads; None if it is not here, or is not called `name`.
-
-    From its clock, which counts nanoseconds: /proc counts hundredths, and a short run would have cost nothing.
-    """
+    """Processor time that a process has used, all threads; None if it is not here, or is not called `name`."""
     try:
         found = Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
         if name and found != name:
             return None
-        return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
+        return child.cpu_s(pid)
     except OSError:
         return None
 
